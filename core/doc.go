@@ -1,0 +1,36 @@
+// Package core is the broker without its wires: it knows messages, addresses,
+// exchanges, queues and sessions, and nothing of protocols, disks or plugins.
+//
+//	Session.Publish -> pipeline -> exchange.route -> target
+//	                                                  |   |
+//	                                           listener   the queue's shard -> Store.Commit
+//	                                                  |   |                        |
+//	                                             outbox <- deliver <-- settle <----+
+//
+// Verbs go down, events come up: a protocol calls the verbs of a [Session],
+// and the broker answers only by putting an [Event] into that session's
+// [Outbox]. Core calls nobody but its [Store] and its [Guard], and [Waker.Wake]
+// is a signal, not a call.
+//
+// It rests on the standard library alone. Its files form a ladder: each uses
+// only names declared in the files above it, in this order:
+//
+//	message.go      what travels
+//	errors.go       what can go wrong, with its number, and why a message ended
+//	spec.go         what an operator declares
+//	guard.go        who may do what
+//	store.go        what must survive
+//	codec.go        how a message looks at rest
+//	fate.go         how messages ended
+//	outbox.go       how the broker answers
+//	publication.go  a message under way, and the answer owed
+//	queue.go        who gets it next
+//	retained.go     the last value of an address
+//	listener.go     who gets it now
+//	exchange.go     who wants it
+//	pipeline.go     what happens on the way
+//	explain.go      the same way walked with the recorder on
+//	shard.go        who owns the queues
+//	broker.go       the whole
+//	session.go      the door
+package core

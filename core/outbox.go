@@ -1,0 +1,275 @@
+package core
+
+import (
+	"sync"
+	"time"
+)
+
+// A Kind is the kind of an Event.
+type Kind uint8
+
+// The kinds. Everything the broker ever says to a client is one of them.
+const (
+	Confirmed Kind = iota + 1 // Token, Err; Tag if it is one stream append; N of a purge; Resumed of Open
+	Delivered                 // Sub, Message, Tag (zero: live), Retained
+	Cancelled                 // Sub, N delivered, Err if core did it: after the last Delivered of a sub
+	Drained                   // Sub, N delivered: the end of a Pull or a Peek; Err 408 if its time was over
+	Again                     // try again after ErrWait
+	Evicted                   // Err: the session is over
+)
+
+// An Event is what the broker tells a session; Kind says which fields count.
+type Event struct {
+	Kind     Kind
+	Retained bool   // a retained value, sent because of a Recall
+	Sub      uint32 // the session's own number
+	Token, N uint64
+	Tag      Tag
+	Message  *Message // of Confirmed: only of a refused publish with token 0
+	Resumed  *Resumed
+	Err      error // nil, or best read with AsError
+}
+
+// Resumed is what Open found of an earlier life of the session.
+type Resumed struct {
+	Present  bool
+	Last     uint64 // of a Producer
+	Residue  []byte // what Close left
+	Notes    []Note
+	Bindings []BindingSpec // the owned ones
+}
+
+// A Note is a small durable record of the session; Value nil: gone.
+type Note struct{ Key, Value []byte }
+
+// A Waker is told that an outbox has got its first event: a signal, which must
+// not block. No lock of core is held.
+type Waker interface{ Wake() }
+
+// A Will is published when the session dies.
+type Will struct {
+	Message *Message
+	Delay   time.Duration
+}
+
+// An Outbox carries events from the broker to one session's connection. Any
+// goroutine puts; one flusher takes all that has gathered, so a busy
+// connection writes in large chunks and an idle one owns nothing.
+//
+// It is also where answers get their order: a publish takes a place, and its
+// Confirmed leaves when all before it have left, whoever settled first.
+type Outbox struct {
+	waker  Waker
+	limits Limits
+
+	mu        sync.Mutex
+	events    []Event
+	closed    bool
+	places    []place // a ring; places[i&(len-1)] for head <= i < tail
+	head      uint64
+	tail      uint64
+	wantAgain bool // ErrWait was said, Again is owed
+	liveCount int  // live deliveries put and not released
+	liveBytes int64
+	hungry    []roomer // wait for room for live deliveries
+}
+
+// A place holds the answer to one publish until it is its turn.
+type place struct {
+	token   uint64
+	tag     Tag
+	message *Message // token 0: told only if refused
+	err     error
+	done    bool
+}
+
+// A roomer is told when an outbox has room for live deliveries again.
+type roomer interface{ room() }
+
+func newOutbox(w Waker, l Limits) *Outbox {
+	return &Outbox{waker: w, limits: l}
+}
+
+// put adds an event that is owed: its number is bounded by what the session
+// asked for. It says whether the session is still there.
+func (o *Outbox) put(e Event) bool {
+	o.mu.Lock()
+	if o.closed {
+		o.mu.Unlock()
+		return false
+	}
+	o.events = append(o.events, e)
+	first := len(o.events) == 1
+	o.mu.Unlock()
+	if first {
+		o.waker.Wake()
+	}
+	return true
+}
+
+// offer adds a live delivery if there is room for it, and says so.
+func (o *Outbox) offer(e Event, size int64) bool {
+	o.mu.Lock()
+	if o.closed || o.liveCount >= o.limits.LiveMessages || (o.liveBytes > 0 && o.liveBytes+size > o.limits.LiveBytes) {
+		o.mu.Unlock()
+		return false
+	}
+	o.liveCount++
+	o.liveBytes += size
+	o.events = append(o.events, e)
+	first := len(o.events) == 1
+	o.mu.Unlock()
+	if first {
+		o.waker.Wake()
+	}
+	return true
+}
+
+// reserve takes the next place for an answer. It says ErrWait when too many
+// are owed: then an Again follows.
+func (o *Outbox) reserve(token uint64, m *Message) (uint64, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return 0, ErrClosed
+	}
+	if o.tail-o.head >= uint64(o.limits.Unanswered) {
+		o.wantAgain = true
+		return 0, ErrWait
+	}
+	return o.push(place{token: token, message: m}), nil
+}
+
+// push appends a place. o.mu is held.
+func (o *Outbox) push(p place) uint64 {
+	if n := uint64(len(o.places)); o.tail-o.head == n {
+		grown := make([]place, max(16, 2*n))
+		for i := o.head; i < o.tail; i++ {
+			grown[i&uint64(len(grown)-1)] = o.places[i&(n-1)]
+		}
+		o.places = grown
+	}
+	at := o.tail
+	o.places[at&uint64(len(o.places)-1)] = p
+	o.tail++
+	return at
+}
+
+// settle answers the publish at a place; it leaves when its turn has come.
+func (o *Outbox) settle(at uint64, err error) {
+	o.mu.Lock()
+	if o.closed {
+		o.mu.Unlock()
+		return
+	}
+	p := &o.places[at&uint64(len(o.places)-1)]
+	p.err, p.done = err, true
+	first := at == o.head && o.pop()
+	o.mu.Unlock()
+	if first {
+		o.waker.Wake()
+	}
+}
+
+// answer is reserve and settle in one, beyond any limit.
+func (o *Outbox) answer(token uint64, m *Message, err error) {
+	o.mu.Lock()
+	if o.closed {
+		o.mu.Unlock()
+		return
+	}
+	o.push(place{token: token, message: m, err: err, done: true})
+	first := o.pop()
+	o.mu.Unlock()
+	if first {
+		o.waker.Wake()
+	}
+}
+
+// pop moves the done prefix of the places into the events and says whether
+// the outbox was empty before. o.mu is held.
+func (o *Outbox) pop() (first bool) {
+	before := len(o.events)
+	for o.head < o.tail {
+		p := &o.places[o.head&uint64(len(o.places)-1)]
+		if !p.done {
+			break
+		}
+		if p.token != 0 || p.err != nil {
+			e := Event{Kind: Confirmed, Token: p.token, Tag: p.tag, Err: p.err}
+			if p.token == 0 {
+				e.Message = p.message
+			}
+			o.events = append(o.events, e)
+		}
+		*p = place{}
+		o.head++
+	}
+	if o.wantAgain && o.tail-o.head <= uint64(o.limits.Unanswered)/2 {
+		o.wantAgain = false
+		o.events = append(o.events, Event{Kind: Again})
+	}
+	return before == 0 && len(o.events) > 0
+}
+
+// owed is how many answers are owed.
+func (o *Outbox) owed() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return int(o.tail - o.head)
+}
+
+// Take returns what has gathered and gives spare back for reuse. It returns
+// false once the session is closed and nothing is left.
+func (o *Outbox) Take(spare []Event) ([]Event, bool) {
+	clear(spare[:cap(spare)]) // let go of the messages
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	events := o.events
+	o.events = spare[:0]
+	return events, len(events) > 0 || !o.closed
+}
+
+// Release gives the room of n live deliveries of that many bytes (the sum of
+// Message.Size) back: the adapter has written or dropped them.
+func (o *Outbox) Release(n int, bytes int64) {
+	o.mu.Lock()
+	o.liveCount -= n
+	o.liveBytes -= bytes
+	var told []roomer
+	if len(o.hungry) > 0 && o.liveCount <= o.limits.LiveMessages/2 && o.liveBytes <= o.limits.LiveBytes/2 {
+		told, o.hungry = o.hungry, nil
+	}
+	o.mu.Unlock()
+	for _, r := range told {
+		r.room()
+	}
+}
+
+// wait asks that r be told when there is room; at once if there is.
+func (o *Outbox) wait(r roomer) {
+	o.mu.Lock()
+	if o.closed || (o.liveCount <= o.limits.LiveMessages/2 && o.liveBytes <= o.limits.LiveBytes/2) {
+		o.mu.Unlock()
+		r.room()
+		return
+	}
+	o.hungry = append(o.hungry, r)
+	o.mu.Unlock()
+}
+
+// Again tells the session to try again after ErrWait.
+func (o *Outbox) Again() { o.put(Event{Kind: Again}) }
+
+// close ends the outbox; what is in it can still be taken.
+func (o *Outbox) close() {
+	o.mu.Lock()
+	o.closed = true
+	o.places, o.head, o.tail = nil, 0, 0
+	told := o.hungry
+	o.hungry = nil
+	o.mu.Unlock()
+	for _, r := range told {
+		r.room()
+	}
+}

@@ -1,0 +1,4 @@
+package core
+
+// A Publication is a message under way, with the answer owed.
+type Publication struct{}

@@ -1,0 +1,139 @@
+package core
+
+import "time"
+
+// Class is how safe a queue's or stream's messages are before they are
+// confirmed.
+type Class uint8
+
+// The durability classes.
+const (
+	Fsync  Class = iota // confirmed after the disk has it
+	Async               // confirmed when routed, synced within 200 ms
+	Memory              // confirmed when routed, never stored
+)
+
+// Overflow is what a full queue does.
+type Overflow uint8
+
+// What a full queue does.
+const (
+	RejectNew Overflow = iota // the publish is refused with 429
+	DropOldest
+	DeadLetter
+)
+
+// ExchangeKind is how an exchange matches.
+type ExchangeKind uint8
+
+// The kinds of exchanges.
+const (
+	TopicKind ExchangeKind = iota
+	DirectKind
+	FanoutKind
+	HeadersKind
+)
+
+// Only narrows a binding or a live subscription to part of the messages.
+type Only uint8
+
+// What a binding or live subscription takes.
+const (
+	All       Only = iota
+	Transient      // QoS 0
+	Durable        // QoS 1 and 2
+)
+
+// Takes says whether a message of that QoS is meant.
+func (o Only) Takes(qos uint8) bool {
+	return o == All || (o == Transient) == (qos == 0)
+}
+
+// An ExchangeSpec declares an exchange of the session's virtual host.
+type ExchangeSpec struct {
+	Name      string
+	Kind      ExchangeKind
+	Alternate string // text address; "": none
+}
+
+// A QueueSpec declares a queue of the session's virtual host. The zero value
+// of every field is its default. Fields in snake case are the option names of
+// the line protocol, STOMP, the configuration and REST.
+type QueueSpec struct {
+	Name           string
+	Class          Class
+	MaxMessages    int64 // 0: no limit but the disk's
+	MaxBytes       int64
+	Overflow       Overflow
+	TTL            time.Duration
+	MaxAttempts    int
+	Backoff        string
+	Lease          time.Duration // a delivery not settled by then goes back; 0: none
+	DeadLetter     string        // text address
+	IdleExpiry     time.Duration
+	AutoDelete     bool // goes with its last consumer
+	Priorities     int
+	SingleActive   bool
+	Keyed          bool
+	DedupWindow    time.Duration
+	OnArrival      bool // deliver=on_arrival
+	StoreTransient bool // QoS 0 messages are stored too
+	Spread         bool
+	Archive        string
+	Owned          bool // goes when the session that declared it ends
+}
+
+// A StreamSpec declares a stream.
+type StreamSpec struct {
+	Name                  string
+	Class                 Class
+	MaxAge                time.Duration
+	MaxBytes, MaxMessages int64
+	Compact               bool
+	Partitions            int
+	DedupWindow           time.Duration
+}
+
+// A GroupSpec declares a consumer group.
+type GroupSpec struct {
+	Name, Filter string
+	Keyed        bool
+}
+
+// A BindingSpec makes a queue a target of what an exchange gets. Source,
+// Queue and Owned identify it: the same again replaces the rest.
+type BindingSpec struct {
+	Queue   string  // the target
+	Source  Address // exchange and filter; VHost empty: the session's
+	Only    Only
+	NoLocal bool   // not what the owner's session key published
+	Data    []byte // the adapter's own, given back in Resumed.Bindings
+	Owned   bool   // goes when the session that declared it ends
+}
+
+// Do is what a Change does.
+type Do uint8
+
+// What a Change does.
+const (
+	Declare Do = iota // the same again is no change; other settings are 409
+	Alter             // declare or change
+	Remove
+	Purge
+)
+
+// A Change is one declaration: exactly one of the pointers is set.
+type Change struct {
+	Do       Do
+	IfEmpty  bool // of Remove: else 409
+	IfUnused bool
+	Exchange *ExchangeSpec
+	Queue    *QueueSpec
+	Stream   *StreamSpec
+	Group    *GroupSpec
+	Binding  *BindingSpec
+}
+
+// ReservedName says whether a queue's name belongs to the broker: only who
+// has the right to manage may use it by name.
+func ReservedName(name string) bool { return len(name) > 0 && name[0] == '$' }
