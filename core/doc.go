@@ -16,8 +16,9 @@
 // only names declared in the files above it, in this order:
 //
 //	message.go      what travels
-//	errors.go       what can go wrong, with its number, and why a message ended
+//	errors.go       what can go wrong, and why a message ended
 //	spec.go         what an operator declares
+//	verbs.go        what the verbs of a session take and give
 //	guard.go        who may do what
 //	store.go        what must survive
 //	codec.go        how a message looks at rest
@@ -30,7 +31,15 @@
 //	exchange.go     who wants it
 //	pipeline.go     what happens on the way
 //	explain.go      the same way walked with the recorder on
-//	shard.go        who owns the queues
+//	shard.go        who owns the queues: the state
+//	commit.go       how a turn reaches the disk
+//	declare.go      queues, bindings and exchanges come and go
+//	reading.go      messages go out
+//	lodging.go      sessions come, are parked and end
+//	intake.go       messages come in
+//	loop.go         the shard's goroutine
 //	broker.go       the whole
+//	starting.go     what the store holds comes back
+//	inspect.go      what there is
 //	session.go      the door
 package core

@@ -2,7 +2,6 @@ package core
 
 import (
 	"sync"
-	"time"
 )
 
 // A Kind is the kind of an Event.
@@ -10,7 +9,7 @@ type Kind uint8
 
 // The kinds. Everything the broker ever says to a client is one of them.
 const (
-	Confirmed Kind = iota + 1 // Token, Err; Tag if it is one stream append; N of a purge; Resumed of Open
+	Confirmed Kind = iota + 1 // Token, Err; N: of a publish its targets, of a purge what went; Tag of one stream append; Resumed of Open
 	Delivered                 // Sub, Message, Tag (zero: live), Retained
 	Cancelled                 // Sub, N delivered, Err if core did it: after the last Delivered of a sub
 	Drained                   // Sub, N delivered: the end of a Pull or a Peek; Err 408 if its time was over
@@ -30,27 +29,9 @@ type Event struct {
 	Err      error // nil, or best read with AsError
 }
 
-// Resumed is what Open found of an earlier life of the session.
-type Resumed struct {
-	Present  bool
-	Last     uint64 // of a Producer
-	Residue  []byte // what Close left
-	Notes    []Note
-	Bindings []BindingSpec // the owned ones
-}
-
-// A Note is a small durable record of the session; Value nil: gone.
-type Note struct{ Key, Value []byte }
-
 // A Waker is told that an outbox has got its first event: a signal, which must
 // not block. No lock of core is held.
 type Waker interface{ Wake() }
-
-// A Will is published when the session dies.
-type Will struct {
-	Message *Message
-	Delay   time.Duration
-}
 
 // An Outbox carries events from the broker to one session's connection. Any
 // goroutine puts; one flusher takes all that has gathered, so a busy
@@ -77,6 +58,7 @@ type Outbox struct {
 // A place holds the answer to one publish until it is its turn.
 type place struct {
 	token   uint64
+	n       uint64
 	tag     Tag
 	message *Message // token 0: told only if refused
 	err     error
@@ -155,15 +137,16 @@ func (o *Outbox) push(p place) uint64 {
 	return at
 }
 
-// settle answers the publish at a place; it leaves when its turn has come.
-func (o *Outbox) settle(at uint64, err error) {
+// settle answers the publish at a place; it leaves when its turn has come. n
+// is how many targets it had.
+func (o *Outbox) settle(at uint64, n uint64, err error) {
 	o.mu.Lock()
 	if o.closed {
 		o.mu.Unlock()
 		return
 	}
 	p := &o.places[at&uint64(len(o.places)-1)]
-	p.err, p.done = err, true
+	p.n, p.err, p.done = n, err, true
 	first := at == o.head && o.pop()
 	o.mu.Unlock()
 	if first {
@@ -171,19 +154,56 @@ func (o *Outbox) settle(at uint64, err error) {
 	}
 }
 
-// answer is reserve and settle in one, beyond any limit.
-func (o *Outbox) answer(token uint64, m *Message, err error) {
+// answer is reserve and settle in one. It heeds the limit, as reserve does.
+func (o *Outbox) answer(token uint64, m *Message, n uint64, err error) error {
 	o.mu.Lock()
 	if o.closed {
 		o.mu.Unlock()
-		return
+		return ErrClosed
 	}
-	o.push(place{token: token, message: m, err: err, done: true})
-	first := o.pop()
+	if o.tail-o.head >= uint64(o.limits.Unanswered) {
+		o.wantAgain = true
+		o.mu.Unlock()
+		return ErrWait
+	}
+	first := o.answered(place{token: token, n: n, message: m, err: err, done: true})
 	o.mu.Unlock()
 	if first {
 		o.waker.Wake()
 	}
+	return nil
+}
+
+// told is answer beyond any limit: of what the adapter answers itself.
+func (o *Outbox) told(token uint64, err error) {
+	o.mu.Lock()
+	first := !o.closed && o.answered(place{token: token, err: err, done: true})
+	o.mu.Unlock()
+	if first {
+		o.waker.Wake()
+	}
+}
+
+// answered lets a place that is done leave at once if it can. o.mu is held.
+func (o *Outbox) answered(p place) (first bool) {
+	if o.head < o.tail {
+		o.push(p)
+		return false
+	}
+	return o.tell(&p) && len(o.events) == 1
+}
+
+// tell makes the event of a place, if it has one. o.mu is held.
+func (o *Outbox) tell(p *place) bool {
+	if p.token == 0 && p.err == nil {
+		return false
+	}
+	e := Event{Kind: Confirmed, Token: p.token, N: p.n, Tag: p.tag, Err: p.err}
+	if p.token == 0 {
+		e.Message = p.message
+	}
+	o.events = append(o.events, e)
+	return true
 }
 
 // pop moves the done prefix of the places into the events and says whether
@@ -195,13 +215,7 @@ func (o *Outbox) pop() (first bool) {
 		if !p.done {
 			break
 		}
-		if p.token != 0 || p.err != nil {
-			e := Event{Kind: Confirmed, Token: p.token, Tag: p.tag, Err: p.err}
-			if p.token == 0 {
-				e.Message = p.message
-			}
-			o.events = append(o.events, e)
-		}
+		o.tell(p)
 		*p = place{}
 		o.head++
 	}

@@ -1,6 +1,10 @@
 package core
 
 import (
+	"crypto/rand"
+	"encoding/base64"
+	"strconv"
+	"sync"
 	"time"
 )
 
@@ -9,143 +13,642 @@ import (
 //
 // Publish, Submit, Answer and May are called by the connection's reader; the
 // others by its reader or its flusher.
-type Session struct{}
+type Session struct {
+	broker   *Broker
+	vhost    *vhost
+	home     *inbox // of the shard that has its queues and state
+	identity Identity
+	id       string // vhost and key; unique also without a key
+	out      *Outbox
+	limits   Limits
+	lane     Lane
+
+	// The reader's: what topics came to, as of gen.
+	gen    uint64
+	topics map[string]*routes
+	others map[Address]*routes
+
+	mu      sync.Mutex
+	subs    map[uint32]*subscription
+	replies []string
+	closed  bool
+}
+
+// A subscription is what Cancel needs to end one.
+type subscription struct {
+	where    Address
+	consumer *consumer
+	listener *listener
+	binding  *binding
+}
+
+// Open starts a session. Its Confirmed, with Resumed, comes when the record is
+// durable and an older connection of the same key is gone; until then no
+// other verb may be called. An empty key is a session nobody can resume: it
+// is confirmed at once.
+func (b *Broker) Open(id Identity, spec SessionSpec, token uint64, w Waker) *Session {
+	limits := id.Limits.or(b.options.Limits)
+	if spec.Unanswered > 0 {
+		limits.Unanswered = spec.Unanswered
+	}
+	v := b.vhost(id.VHost)
+	s := &Session{
+		broker: b, vhost: v, home: b.shards[v.shard].inbox, identity: id,
+		out: newOutbox(w, limits), limits: limits,
+		topics: make(map[string]*routes), others: make(map[Address]*routes),
+		subs: make(map[uint32]*subscription),
+	}
+	key := spec.Key
+	if key == "" {
+		key = "\x01" + strconv.FormatUint(b.names.Add(1), 36)
+	}
+	s.id = sessionID(v.name, key)
+	if err := b.openable(&spec); err != nil {
+		s.out.put(Event{Kind: Confirmed, Token: token, Err: err})
+		return s
+	}
+	s.home.put(command{kind: cmdOpen, x: &openRequest{
+		out: s.out, vhost: v, from: &sender{identity: &s.identity, id: s.id}, spec: spec, token: token,
+	}})
+	if spec.Key == "" {
+		s.out.put(Event{Kind: Confirmed, Token: token, Resumed: &Resumed{}})
+	}
+	return s
+}
+
+func (b *Broker) openable(spec *SessionSpec) error {
+	switch {
+	case b.closed.Load():
+		return &Error{Code: CodeUnavailable, Text: "shutting down"}
+	case spec.Producer != "":
+		return NotYet("pid")
+	case spec.Will != nil && spec.Will.Message.Size() > int64(b.caps.MaxRecord):
+		return ErrTooLarge
+	case spec.Key != "":
+		if err := CheckName(spec.Key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Identity is who the session belongs to.
-func (s *Session) Identity() *Identity { panic("bug: not built") }
+func (s *Session) Identity() *Identity { return &s.identity }
+
+// Events is where the broker's answers come out.
+func (s *Session) Events() *Outbox { return s.out }
 
 // Publish sends m on its way; from now on m must not change. It returns nil
 // (the answer is a Confirmed with the token, in the order of the Publish,
 // Submit and Answer calls), ErrWait (nothing was taken, one Again follows) or
 // ErrClosed. With token 0 only a refusal is told, with the Message; a QoS 0
 // message with token 0 is told nothing.
-func (s *Session) Publish(m *Message, token uint64) error { panic("bug: not built") }
+func (s *Session) Publish(m *Message, token uint64) error {
+	if err := s.prepare(m); err != nil {
+		return s.refuse(m, token, err)
+	}
+	answered := token != 0 || m.QoS > 0
+	if pipe := s.broker.pipe.Load(); pipe != nil {
+		return s.enter(pipe, m, token, answered)
+	}
+	way, err := s.routes(m.Address)
+	if err != nil {
+		return s.refuse(m, token, AsError(err))
+	}
+	if e := refusal(way, m); e != nil {
+		return s.refuse(m, token, e)
+	}
+	if len(way.shards) == 0 && !m.Retain { // live readers alone
+		if answered {
+			if err := s.out.answer(token, m, uint64(way.targets()), nil); err != nil {
+				return err
+			}
+		}
+		s.broker.deliverLive(way, m, s.out)
+		return nil
+	}
+	if !s.passes(m) {
+		return ErrWait
+	}
+	p := &Publication{message: m, out: s.out, key: s.id}
+	if answered {
+		if p.place, err = s.out.reserve(token, m); err != nil {
+			return err
+		}
+		p.answered = true
+	}
+	s.broker.send(p, way)
+	return nil
+}
+
+// passes asks whether shard and store keep up.
+func (s *Session) passes(m *Message) bool {
+	return (m.QoS == 0 || s.broker.gate.passes(s.out)) && s.home.passes(s.out)
+}
+
+// enter gives a publication to the pipeline.
+func (s *Session) enter(pipe *pipeline, m *Message, token uint64, answered bool) (err error) {
+	if !s.passes(m) {
+		return ErrWait
+	}
+	p := &Publication{message: m, out: s.out, key: s.id, lane: &s.lane}
+	if pipe.admit != nil && !pipe.admit(p) {
+		return ErrWait
+	}
+	if answered {
+		if p.place, err = s.out.reserve(token, m); err != nil {
+			return err
+		}
+		p.answered = true
+	}
+	pipe.enter(p)
+	return nil
+}
+
+// prepare completes a message and says why it cannot be taken, or nil.
+func (s *Session) prepare(m *Message) *Error {
+	if m.Address.VHost == "" {
+		m.Address.VHost = s.vhost.name
+	}
+	m.From = &s.identity
+	if m.Arrived.IsZero() {
+		m.Arrived = s.broker.now()
+	}
+	switch {
+	case m.Address.VHost != s.vhost.name:
+		return &Error{Code: CodeDenied, Reason: ReasonDenied, Text: "another virtual host"}
+	case m.Size() > int64(s.broker.caps.MaxRecord):
+		return Errorf(CodeTooLarge, "the message is larger than the store takes (%d bytes)", s.broker.caps.MaxRecord)
+	case !m.NotBefore.IsZero():
+		return NotYet("delay")
+	case m.Dedup != "":
+		return NotYet("dedup")
+	case m.Expect != 0:
+		return NotYet("expect")
+	case m.Address.Exchange == DefaultExchange && m.Address.Topic == "":
+		return Errorf(CodeSyntax, "the name of a queue cannot be empty")
+	case m.Address.Exchange == DefaultExchange && ReservedName(m.Address.Topic) && s.may(ActManage, m.Address) != nil:
+		return &Error{Code: CodeDenied, Reason: ReasonDenied, Text: "names that begin with $ are the broker's"}
+	}
+	if m.Expired(m.Arrived) {
+		return &Error{Code: CodeTooSlow, Reason: ReasonExpired, Text: "the message expired before it was published"}
+	}
+	return s.allowed(Access{Do: ActPublish, Where: m.Address, QoS: m.QoS, Retain: m.Retain})
+}
+
+func (s *Session) allowed(a Access) *Error {
+	if s.broker.guard.Allow(&s.identity, a, nil) == Yes {
+		return nil
+	}
+	return &Error{Code: CodeDenied, Reason: ReasonDenied, Text: "not allowed to " + a.Do.String() + " " + a.Where.String()}
+}
+
+func (s *Session) may(do Action, where Address) *Error {
+	return s.allowed(Access{Do: do, Where: where})
+}
+
+// refuse answers in the publish's place. An expired message is no failure of
+// its publisher: it is confirmed, and its end counted.
+func (s *Session) refuse(m *Message, token uint64, e *Error) error {
+	var told error = e
+	if e.Reason == ReasonExpired {
+		told = nil
+	}
+	if token != 0 || m.QoS > 0 {
+		if err := s.out.answer(token, m, 0, told); err != nil {
+			return err
+		}
+	}
+	s.broker.live.record(Fate{
+		At: m.Arrived, Reason: e.Reason, Address: m.Address, Place: s.identity.Client, Text: e.Text, By: e.By,
+	})
+	return nil
+}
+
+// routes is what an address comes to. Publishers repeat themselves: what was
+// matched holds until a binding, queue or subscription changes.
+func (s *Session) routes(a Address) (*routes, error) {
+	if gen := s.vhost.gen.Load(); gen != s.gen || len(s.topics)+len(s.others) > 1024 {
+		clear(s.topics)
+		clear(s.others)
+		s.gen = gen
+	}
+	if a.Exchange == TopicExchange {
+		if r := s.topics[a.Topic]; r != nil {
+			return r, nil
+		}
+	} else if r := s.others[a]; r != nil {
+		return r, nil
+	}
+	r, err := s.vhost.route(a.Exchange, a.Topic)
+	if err != nil || r.gen != s.gen {
+		return r, err
+	}
+	if a.Exchange == TopicExchange {
+		s.topics[a.Topic] = r
+	} else {
+		s.others[a] = r
+	}
+	return r, nil
+}
 
 // Submit does all ops or none, durably, with one answer as Publish's. Without
 // a publish among them it never waits; of Notes alone it takes no place in
 // the order and is answered when it is done.
-func (s *Session) Submit(ops []Op, token uint64) error { panic("bug: not built") }
+func (s *Session) Submit(ops []Op, token uint64) error {
+	sub := &submission{out: s.out, group: &together{out: s.out, token: token}}
+	var ways []*routes
+	var refused *Error
+	for i := range ops {
+		way, err := s.gather(sub, &ops[i])
+		if err != nil && refused == nil {
+			refused = err
+		}
+		if way != nil {
+			ways = append(ways, way)
+		}
+	}
+	publishes := ways != nil || refused != nil
+	if publishes && s.broker.pipe.Load() != nil {
+		refused = NotYet("a transaction through plugins")
+	}
+	if publishes || len(sub.acks) > 0 || len(sub.nacks) > 0 {
+		var err error
+		if publishes && refused == nil && !(s.broker.gate.passes(s.out) && s.home.passes(s.out)) {
+			return ErrWait
+		}
+		if sub.group.place, err = s.out.reserve(token, nil); err != nil {
+			if !publishes && err == ErrWait {
+				sub.group.ordered = false // an ack never waits: it is answered when it is done
+			} else {
+				return err
+			}
+		} else {
+			sub.group.ordered = true
+		}
+	}
+	if refused != nil {
+		sub.group.owed.Store(1)
+		sub.group.settle(refused)
+		return nil
+	}
+	s.submit(sub, ops, ways)
+	return nil
+}
+
+// gather sorts an op into the submission. Of a publish it gives the route.
+func (s *Session) gather(sub *submission, op *Op) (*routes, *Error) {
+	switch {
+	case op.Publish != nil:
+		m := op.Publish
+		if err := s.prepare(m); err != nil {
+			return nil, err
+		}
+		way, err := s.routes(m.Address)
+		if err != nil {
+			return nil, AsError(err)
+		}
+		if e := refusal(way, m); e != nil {
+			return nil, e
+		}
+		return way, nil
+	case op.Note != nil:
+		sub.notes = append(sub.notes, *op.Note)
+	case op.Nack != nil:
+		sub.nacks, sub.back = append(sub.nacks, op.Nack...), op.Back
+	default:
+		sub.acks = append(sub.acks, op.Ack...)
+	}
+	return nil, nil
+}
+
+// submit sends what was gathered. All queues of a virtual host are in one
+// shard, so that one batch holds it all.
+func (s *Session) submit(sub *submission, ops []Op, ways []*routes) {
+	owed := int32(0)
+	if sub.settles() {
+		owed++
+	}
+	i := 0
+	for k := range ops {
+		m := ops[k].Publish
+		if m == nil {
+			continue
+		}
+		way := ways[i]
+		i++
+		p := &Publication{message: m, out: s.out, key: s.id, group: sub.group}
+		parts := int32(0)
+		for _, r := range way.shards {
+			sub.pubs = append(sub.pubs, submitted{p, s.id, r})
+			parts++
+		}
+		if m.Retain && m.Address.Exchange == TopicExchange {
+			sub.pubs = append(sub.pubs, submitted{p, s.id, nil})
+			parts++
+		}
+		if parts > 0 {
+			p.owed.Store(parts)
+			owed++
+		}
+	}
+	sub.group.owed.Store(max(owed, 1))
+	i = 0
+	for k := range ops {
+		if m := ops[k].Publish; m != nil {
+			s.broker.deliverLive(ways[i], m, s.out)
+			i++
+		}
+	}
+	if owed == 0 {
+		sub.group.settle(nil)
+		return
+	}
+	s.home.put(command{kind: cmdSubmit, x: sub})
+}
 
 // Answer takes the place of an answer the adapter gives itself.
-func (s *Session) Answer(token uint64, err error) { panic("bug: not built") }
+func (s *Session) Answer(token uint64, err error) { s.out.told(token, err) }
 
 // May asks early what a verb would ask the guard.
-func (s *Session) May(a Access) error { panic("bug: not built") }
+func (s *Session) May(a Access) error {
+	if a.Where.VHost == "" {
+		a.Where.VHost = s.vhost.name
+	}
+	if e := s.allowed(a); e != nil {
+		return e
+	}
+	return nil
+}
 
 // Apply declares, alters, removes or purges, all in one batch; one Confirmed
 // when it is durable, whose Err is the first refusal: then nothing was done.
-func (s *Session) Apply(c []Change, token uint64) { panic("bug: not built") }
+func (s *Session) Apply(c []Change, token uint64) {
+	for i := range c {
+		if b := c[i].Binding; b != nil {
+			b.Source.VHost = s.vhost.name
+		}
+		if err := s.mayChange(&c[i]); err != nil {
+			s.out.put(Event{Kind: Confirmed, Token: token, Err: err})
+			return
+		}
+	}
+	s.home.put(command{kind: cmdApply, x: &applyRequest{vhost: s.vhost, out: s.out, changes: c, token: token}})
+}
+
+func (s *Session) mayChange(c *Change) *Error {
+	do := ActDeclare
+	if c.Do != Declare {
+		do = ActManage
+	}
+	where := Address{VHost: s.vhost.name}
+	switch {
+	case c.Queue != nil:
+		where.Exchange, where.Topic = DefaultExchange, c.Queue.Name
+		if c.Queue.Owned {
+			return s.may(ActListen, where)
+		}
+		if ReservedName(c.Queue.Name) {
+			do = ActManage
+		}
+	case c.Binding != nil:
+		where = c.Binding.Source
+		if c.Binding.Owned {
+			return s.may(ActListen, where)
+		}
+		if c.Do == Remove {
+			do = ActDeclare
+		}
+	case c.Exchange != nil:
+		where.Exchange = c.Exchange.Name
+	}
+	return s.may(do, where)
+}
+
+// add enters a subscription under its number, or says why not.
+func (s *Session) add(id uint32, sub *subscription) *Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case id == 0:
+		return Errorf(CodeBadValue, "a subscription needs a number above 0")
+	case s.subs[id] != nil:
+		return Errorf(CodeConflict, "subscription %d exists", id)
+	case len(s.subs) >= s.limits.Subscriptions:
+		return Errorf(CodeQuota, "the limit is %d subscriptions", s.limits.Subscriptions)
+	}
+	s.subs[id] = sub
+	return nil
+}
+
+func (s *Session) take(id uint32) *subscription {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.subs[id]
+	delete(s.subs, id)
+	return sub
+}
+
+func (s *Session) confirm(token uint64, err *Error) {
+	e := Event{Kind: Confirmed, Token: token}
+	if err != nil {
+		e.Err = err
+	}
+	s.out.put(e)
+}
 
 // Listen subscribes live: what finds no room in the outbox is dropped and
 // counted. Confirmed is the answer; deliveries may come before it. With
 // Sub.Merge set, one message that several of the session's merged
 // subscriptions want is delivered once, under one of their numbers.
-func (s *Session) Listen(sub Sub, token uint64) { panic("bug: not built") }
+func (s *Session) Listen(sub Sub, token uint64) { s.confirm(token, s.listen(&sub)) }
+
+func (s *Session) listen(sub *Sub) *Error {
+	if sub.Where.VHost == "" {
+		sub.Where.VHost = s.vhost.name
+	}
+	if err := sub.unsupported(); err != nil {
+		return err
+	}
+	if fault := filterFault(sub.Where.Topic); fault != "" {
+		return Errorf(CodeSyntax, "filter %q: %s", sub.Where.Topic, fault)
+	}
+	if err := s.may(ActListen, sub.Where); err != nil {
+		return err
+	}
+	l := &listener{
+		out: s.out, sub: sub.ID, filter: sub.Where.Topic, client: s.identity.Client,
+		only: sub.Only, noLocal: sub.NoLocal, merge: sub.Merge,
+	}
+	entry := &subscription{where: sub.Where, listener: l}
+	if err := s.add(sub.ID, entry); err != nil {
+		return err
+	}
+	b, err := s.vhost.listen(sub.Where, l)
+	if err != nil {
+		s.take(sub.ID)
+		return AsError(err)
+	}
+	entry.binding = b
+	return nil
+}
+
+// unsupported names what of a subscription does not exist yet.
+func (sub *Sub) unsupported() *Error {
+	switch {
+	case sub.Group != "":
+		return NotYet("group")
+	case sub.Selector != "":
+		return NotYet("selector")
+	case sub.Peek:
+		return NotYet("peek")
+	case sub.Exclusive, sub.TakeOver:
+		return NotYet("exclusive consumers")
+	case sub.Priority != 0:
+		return NotYet("consumer priority")
+	}
+	return nil
+}
 
 // Consume reads a queue: deliveries have tags and wait for credit.
-func (s *Session) Consume(sub Sub, token uint64) { panic("bug: not built") }
+func (s *Session) Consume(sub Sub, token uint64) {
+	if err := s.consume(&sub, token); err != nil {
+		s.confirm(token, err)
+	}
+}
+
+func (s *Session) consume(sub *Sub, token uint64) *Error {
+	if sub.Where.VHost == "" {
+		sub.Where.VHost = s.vhost.name
+	}
+	if err := sub.unsupported(); err != nil {
+		return err
+	}
+	if err := s.may(ActConsume, sub.Where); err != nil {
+		return err
+	}
+	con := &consumer{id: sub.ID, out: s.out, auto: sub.Credit.Auto, lease: sub.Lease}
+	con.grant(sub.Credit)
+	if err := s.add(sub.ID, &subscription{where: sub.Where, consumer: con}); err != nil {
+		return err
+	}
+	auto := sub.Owned || (!s.broker.options.NoAutoCreate && !ReservedName(sub.Where.Topic) &&
+		s.may(ActDeclare, sub.Where) == nil)
+	s.home.put(command{kind: cmdConsume, x: &consumeRequest{
+		con: con, vhost: s.vhost, name: sub.Where.Topic, token: token, owned: sub.Owned, auto: auto,
+	}})
+	return nil
+}
 
 // Follow reads a stream.
-func (s *Session) Follow(sub Sub, token uint64) { panic("bug: not built") }
+func (s *Session) Follow(sub Sub, token uint64) { s.confirm(token, NotYet("streams")) }
 
 // Recall sends the retained values that the filter matches, in topic order, as
 // live deliveries with Retained set, as room permits. No Confirmed.
-func (s *Session) Recall(sub Sub, token uint64) { panic("bug: not built") }
+func (s *Session) Recall(sub Sub, token uint64) {
+	if sub.Where.VHost == "" {
+		sub.Where.VHost = s.vhost.name
+	}
+	r := &recall{out: s.out, sub: sub.ID, only: sub.Only}
+	r.again = func(r *recall) { s.home.put(command{kind: cmdRecall, recall: r}) }
+	s.home.put(command{kind: cmdRecall, recall: r, x: sub.Where})
+}
+
+func (s *Session) consumer(sub uint32) *consumer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.subs[sub]; e != nil {
+		return e.consumer
+	}
+	return nil
+}
 
 // Grant adds credit to a consumer.
-func (s *Session) Grant(sub uint32, c Credit) { panic("bug: not built") }
+func (s *Session) Grant(sub uint32, c Credit) {
+	if con := s.consumer(sub); con != nil {
+		s.home.put(command{kind: cmdGrant, x: &grantRequest{con: con, credit: c}})
+	}
+}
 
 // Pull adds credit to a consumer until it is used up or the time has come;
 // then a Drained follows the last Delivered and what credit is left is void.
 // A zero until means: only what is there now.
-func (s *Session) Pull(sub uint32, c Credit, until time.Time) { panic("bug: not built") }
+func (s *Session) Pull(sub uint32, c Credit, until time.Time) {
+	con := s.consumer(sub)
+	if con == nil {
+		s.out.put(Event{Kind: Drained, Sub: sub, Err: Errorf(CodeNotFound, "no subscription %d", sub)})
+		return
+	}
+	s.home.put(command{kind: cmdPull, x: &grantRequest{con: con, credit: c, until: until}})
+}
 
 // Cancel ends a subscription of any kind; Cancelled follows its last
 // Delivered. What a consumer has not settled stays settleable until the
 // session ends.
-func (s *Session) Cancel(sub uint32) { panic("bug: not built") }
+func (s *Session) Cancel(sub uint32) {
+	e := s.take(sub)
+	switch {
+	case e == nil:
+		s.out.put(Event{Kind: Cancelled, Sub: sub, Err: Errorf(CodeNotFound, "no subscription %d", sub)})
+	case e.listener != nil:
+		s.vhost.unlisten(e.where, e.listener, e.binding)
+		s.out.put(Event{Kind: Cancelled, Sub: sub, N: e.listener.count.Load()})
+	default:
+		s.home.put(command{kind: cmdCancel, x: e.consumer})
+	}
+}
 
 // Ack settles deliveries. Tags that are unknown or settled are ignored.
-func (s *Session) Ack(tags ...Tag) { panic("bug: not built") }
+func (s *Session) Ack(tags ...Tag) { s.settle(cmdAck, tags, nil) }
 
 // Nack gives deliveries back: to their old place, or as b says.
-func (s *Session) Nack(b Back, tags ...Tag) { panic("bug: not built") }
+func (s *Session) Nack(b Back, tags ...Tag) { s.settle(cmdNack, tags, b) }
 
 // Touch renews leases.
-func (s *Session) Touch(lease time.Duration, tags ...Tag) { panic("bug: not built") }
+func (s *Session) Touch(lease time.Duration, tags ...Tag) { s.settle(cmdTouch, tags, lease) }
 
-// Reply makes a reply address that dies with the session.
-func (s *Session) Reply() Address { panic("bug: not built") }
+func (s *Session) settle(kind commandKind, tags []Tag, x any) {
+	switch len(tags) {
+	case 0:
+	case 1:
+		s.home.put(command{kind: kind, out: s.out, tag: tags[0], x: x})
+	default:
+		s.home.put(command{kind: kind, out: s.out, tags: append([]Tag(nil), tags...), x: x})
+	}
+}
 
-// Events is where the broker's answers come out.
-func (s *Session) Events() *Outbox { panic("bug: not built") }
+// Reply makes a reply address that dies with the session. Listen to it to read.
+func (s *Session) Reply() Address {
+	var random [16]byte
+	rand.Read(random[:])
+	id := base64.RawURLEncoding.EncodeToString(random[:])
+	s.mu.Lock()
+	s.replies = append(s.replies, id)
+	s.mu.Unlock()
+	s.vhost.addReply(id, s.out)
+	return Address{VHost: s.vhost.name, Exchange: ReplyExchange, Topic: id}
+}
 
 // Close ends the connection's hold on the session: what it has not settled
 // goes back, and the session is parked if it has an expiry, else it ends.
-func (s *Session) Close(c Closing) { panic("bug: not built") }
-
-// Closing says how a session is left.
-type Closing struct {
-	Residue  []byte         // given back in Resumed
-	Expiry   *time.Duration // a new one
-	DropWill bool
+func (s *Session) Close(c Closing) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closed = true
+	subs, replies := s.subs, s.replies
+	s.subs, s.replies = map[uint32]*subscription{}, nil
+	s.mu.Unlock()
+	for _, e := range subs {
+		if e.listener != nil {
+			s.vhost.unlisten(e.where, e.listener, e.binding)
+		}
+	}
+	for _, id := range replies {
+		s.vhost.removeReply(id)
+	}
+	s.out.close()
+	s.home.put(command{kind: cmdClose, x: &closeRequest{out: s.out, closing: c}})
 }
-
-// An Op is one part of a Submit: exactly one of them is set.
-type Op struct {
-	Publish   *Message
-	Ack, Nack []Tag
-	Back      Back // of Nack
-	Note      *Note
-}
-
-// Back is how a nacked delivery goes back.
-type Back struct {
-	Delay time.Duration
-	Dead  bool // to the dead letters; discarded if the queue has none
-	Text  string
-}
-
-// Credit is how many deliveries a reader can take. Auto credit comes back as
-// deliveries are settled; else only Grant and Pull add some. A zero Bytes
-// means no limit in bytes.
-type Credit struct {
-	Messages, Bytes int64
-	Auto            bool
-}
-
-// A Sub is a subscription.
-type Sub struct {
-	ID                  uint32  // the session's own number, not 0; events carry it
-	Where               Address // filter, queue or stream; VHost empty: the session's
-	Credit              Credit  // of Consume and Follow
-	Only                Only    // of Listen
-	NoLocal             bool    // not what this session key (or, without one, this session) published
-	Merge               bool    // of Listen
-	Lease               time.Duration
-	Priority            int
-	Group               string
-	Selector            string
-	From                From
-	Peek                bool // read without taking; Drained at the end
-	Exclusive, TakeOver bool
-	Owned               bool // of Consume: an unknown queue is declared as the session's own
-}
-
-// From says where a stream is read from.
-type From struct {
-	Kind FromKind
-	N    int64
-}
-
-// FromKind is the kind of a From.
-type FromKind uint8
-
-// Where a stream is read from.
-const (
-	FromNext FromKind = iota
-	FromFirst
-	FromLast
-	FromOffset
-	FromTime // N is unix ms
-)

@@ -83,6 +83,11 @@ type QueueSpec struct {
 	Owned          bool // goes when the session that declared it ends
 }
 
+// rejects says whether a full queue refuses publishes.
+func (q *QueueSpec) rejects() bool {
+	return q.Overflow == RejectNew && (q.MaxMessages > 0 || q.MaxBytes > 0)
+}
+
 // A StreamSpec declares a stream.
 type StreamSpec struct {
 	Name                  string

@@ -1,0 +1,215 @@
+package core
+
+import (
+	"errors"
+	"slices"
+)
+
+// gather moves what queues have settled into the batch.
+func (s *shard) gather() {
+	b := &s.turn.batch
+	for _, q := range s.unsettled {
+		q.leaving = false
+		if q.removed {
+			continue
+		}
+		b.Acks = q.takeAcks(b.Acks)
+		b.Marks = append(b.Marks, q.marks...)
+		q.marks = q.marks[:0]
+	}
+	s.unsettled = s.unsettled[:0]
+}
+
+// sealIfFull closes the batch before it grows past what the store takes.
+func (s *shard) sealIfFull() {
+	if s.turn.bytes < s.caps.MaxBatch/2 && s.turn.ops() < s.caps.MaxOps/2 {
+		return
+	}
+	s.seal()
+}
+
+func (s *shard) seal() {
+	s.sealed = append(s.sealed, s.turn)
+	s.turn = s.newTurn()
+}
+
+func (s *shard) newTurn() *turn { return &turn{shard: s} }
+
+// handOver gives the store what is ready: at once if nothing is in flight, or
+// if somebody waits and the one in flight is waited for by nobody.
+func (s *shard) handOver() {
+	for !s.dead {
+		if len(s.sealed) == 0 {
+			if !s.mayHandOver(s.turn.batch.Wait || len(s.turn.answers) > 0) {
+				return
+			}
+			s.gather()
+			if s.turn.empty() {
+				return
+			}
+			s.seal()
+		}
+		t := s.sealed[0]
+		if !s.mayHandOver(t.batch.Wait || len(t.answers) > 0) || !s.commit(t) {
+			return
+		}
+	}
+}
+
+func (s *shard) mayHandOver(waits bool) bool {
+	switch len(s.inFlight) {
+	case 0:
+		return true
+	case 1:
+		return waits && !s.inFlight[0].batch.Wait
+	}
+	return false
+}
+
+// commit hands over the first sealed turn and says whether the store took it.
+func (s *shard) commit(t *turn) bool {
+	t.batch.Now = s.env.now.UnixMilli()
+	t.batch.Done = t
+	t.batch.Wait = t.batch.Wait || len(t.answers) > 0
+	bound := len(t.batch.Records)
+	t.batch.Records = append(t.batch.Records, t.bound...)
+	s.inFlight = append(s.inFlight, t)
+	s.sealed = slices.Delete(s.sealed, 0, 1)
+	err := s.store.Commit(&t.batch)
+	if err == nil {
+		return true
+	}
+	s.inFlight = s.inFlight[:len(s.inFlight)-1]
+	t.batch.Records = t.batch.Records[:bound]
+	switch {
+	case errors.Is(err, ErrReadOnly), errors.Is(err, ErrTooLarge):
+		s.refuseAppends(t, err)
+		return true
+	case errors.Is(err, ErrOverload):
+		s.sealed = slices.Insert(s.sealed, 0, t)
+		return false
+	}
+	s.lost(err)
+	return false
+}
+
+// stepCommitted settles what a batch held.
+func (s *shard) stepCommitted(c *committed) {
+	if s.dead {
+		return
+	}
+	t := c.turn
+	s.inFlight = slices.DeleteFunc(s.inFlight, func(o *turn) bool { return o == t })
+	switch {
+	case c.err == nil:
+		s.settle(t)
+	case errors.Is(c.err, ErrReadOnly), errors.Is(c.err, ErrTooLarge):
+		t.batch.Records = t.batch.Records[:len(t.batch.Records)-len(t.bound)]
+		s.refuseAppends(t, c.err)
+	default:
+		s.lost(c.err)
+		return
+	}
+	s.heedPressure()
+}
+
+func (s *shard) settle(t *turn) {
+	for i := range t.adds {
+		a := &t.adds[i]
+		if !a.queue.removed {
+			a.queue.commit(a.entry, t.batch.Appends[a.at].Offset)
+		}
+	}
+	for _, p := range t.pubs {
+		p.settle(nil)
+	}
+	for _, h := range t.held {
+		if !h.queue.removed {
+			h.release(nil, s)
+		}
+	}
+	for _, g := range t.groups {
+		g.group.settle(nil)
+	}
+	for _, q := range t.marks {
+		q.markPending = false
+		q.touch()
+	}
+	for _, a := range t.answers {
+		a.out.put(a.event)
+	}
+}
+
+// release ends a Submit's hold on a delivery: it is settled, or, refused, with
+// the client again, or back in its place if the client has gone.
+func (h *heldEntry) release(err error, s *shard) {
+	h.entry.settling = false
+	switch {
+	case err == nil:
+		e := h.entry
+		delete(h.queue.inFlight, e.seq)
+		h.queue.credit(e)
+		h.queue.touch()
+		s.fates.record(Fate{At: s.env.now, Reason: ReasonAcked, Address: e.message.Address, Place: h.queue.ref.name})
+		if !e.stored {
+			h.queue.loose--
+		}
+		s.env.release(e)
+	case s.attached[h.out] == nil:
+		h.queue.giveBack([]*entry{h.entry})
+	}
+}
+
+// refuseAppends answers the publications of a turn that the store does not
+// take, and commits the rest again without them.
+func (s *shard) refuseAppends(t *turn, err error) {
+	for i := range t.adds {
+		a := &t.adds[i]
+		if !a.queue.removed {
+			a.queue.abort(a.entry)
+		}
+	}
+	for _, p := range t.pubs {
+		s.refuse(p, AsError(err))
+	}
+	rest := s.newTurn()
+	acks := t.batch.Acks
+	for _, h := range t.held {
+		if !h.bound {
+			rest.held = append(rest.held, h)
+			continue
+		}
+		acks = slices.DeleteFunc(acks, func(a Ack) bool {
+			return a.From == h.entry.offset && uint64(a.Cursor) == h.queue.ref.place
+		})
+		if !h.queue.removed {
+			h.release(err, s)
+		}
+	}
+	for _, g := range t.groups {
+		if !g.bound {
+			rest.groups = append(rest.groups, g)
+			continue
+		}
+		g.group.settle(err)
+	}
+	rest.answers, rest.marks = t.answers, t.marks
+	rest.batch = Batch{
+		Wait: len(rest.answers)+len(rest.groups)+len(rest.marks) > 0, Cursors: t.batch.Cursors, Sets: t.batch.Sets,
+		Records: t.batch.Records, Marks: t.batch.Marks, Acks: acks,
+	}
+	if !rest.empty() {
+		s.sealed = slices.Insert(s.sealed, 0, rest)
+	}
+}
+
+// lost: the store cannot be trusted any more. Nobody is answered; what became
+// of the open batches is unknown until the next start.
+func (s *shard) lost(err error) {
+	s.dead = true
+	s.fatal(err)
+}
+
+func (s *shard) heedPressure() {
+	s.gate.set(s.health().Pressure != PressureLow)
+}

@@ -1,0 +1,480 @@
+package core
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Tables of records, core's own numbering. Never renumber.
+const (
+	tableMeta       Table = 1 // "log": the shard log's id; "vhost/<name>": home here
+	tableExchanges  Table = 2 // vhost, name => exchangeRecord
+	tableQueues     Table = 3 // vhost, name => queueRecord
+	tableBindings   Table = 4 // vhost, exchange, filter, queue => bindingRecord
+	tableSessions   Table = 5 // vhost, key => sessionRecord
+	tableNotes      Table = 6 // vhost, key, note => value
+	tableRetained   Table = 7 // vhost, topic => message
+	tableDeliveries Table = 8 // cursor => newest offset that may have been delivered
+)
+
+// joinKey makes a record's key. Parts hold no NUL: CheckName and CheckTopic
+// refuse it. The last part may be any octets.
+func joinKey(parts ...string) []byte { return []byte(strings.Join(parts, "\x00")) }
+
+type queueRecord struct {
+	Spec   QueueSpec
+	Cursor uint64 // 0: class memory, never stored
+	Owner  string `json:",omitempty"`
+}
+
+type bindingRecord struct {
+	Spec  BindingSpec
+	Owner string `json:",omitempty"`
+}
+
+func encodeRecord(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("bug: " + err.Error())
+	}
+	return b
+}
+
+type applyRequest struct {
+	vhost   *vhost
+	out     *Outbox
+	changes []Change
+	token   uint64
+}
+
+// stepApply does all changes or none. What it does is in memory at once, and
+// answered when it is on the disk.
+func (s *shard) stepApply(r *applyRequest) {
+	st := s.attached[r.out]
+	plan := &plan{shard: s, vhost: r.vhost, session: st, made: make(map[string]*QueueSpec)}
+	for i := range r.changes {
+		if err := plan.check(&r.changes[i]); err != nil {
+			r.out.put(Event{Kind: Confirmed, Token: r.token, Err: err})
+			return
+		}
+	}
+	var n uint64
+	for i := range r.changes {
+		n += plan.do(&r.changes[i])
+	}
+	s.answer(r.out, Event{Kind: Confirmed, Token: r.token, N: n})
+	s.sealIfFull()
+}
+
+// A plan is changes that are checked all before the first is done.
+type plan struct {
+	shard   *shard
+	vhost   *vhost
+	session *sessionState
+	made    map[string]*QueueSpec // by name, as it will be; nil: removed
+}
+
+func (p *plan) queueSpec(name string) *QueueSpec {
+	if spec, ok := p.made[name]; ok {
+		return spec
+	}
+	if ref := p.vhost.queue(name); ref != nil {
+		return &ref.queue.spec
+	}
+	return nil
+}
+
+func (p *plan) check(c *Change) error {
+	switch {
+	case c.Queue != nil:
+		return p.checkQueue(c)
+	case c.Binding != nil:
+		return p.checkBinding(c)
+	case c.Exchange != nil:
+		return p.checkExchange(c)
+	case c.Stream != nil:
+		return NotYet("streams")
+	case c.Group != nil:
+		return NotYet("groups")
+	}
+	return Errorf(CodeBadValue, "an empty change")
+}
+
+func (p *plan) checkQueue(c *Change) error {
+	spec := c.Queue
+	if err := CheckTopic(spec.Name); err != nil {
+		return err
+	}
+	old := p.queueSpec(spec.Name)
+	switch c.Do {
+	case Remove, Purge:
+		return p.checkRemove(c, old)
+	case Declare, Alter:
+	}
+	if err := unsupported(spec); err != nil {
+		return err
+	}
+	if old != nil && c.Do == Declare && *old != *spec {
+		return &Error{Code: CodeConflict, Text: fmt.Sprintf("declare queue %q: exists with other settings: %s", spec.Name, difference(old, spec))}
+	}
+	if old != nil && (old.Class == Memory) != (spec.Class == Memory) {
+		return &Error{Code: CodeConflict, Text: fmt.Sprintf("queue %q: class memory cannot be left or entered", spec.Name)}
+	}
+	p.made[spec.Name] = spec
+	return nil
+}
+
+func (p *plan) checkRemove(c *Change, old *QueueSpec) error {
+	name := c.Queue.Name
+	if old == nil {
+		return Errorf(CodeNotFound, "no queue %q", name)
+	}
+	if ref := p.vhost.queue(name); ref != nil {
+		q := ref.queue
+		if c.IfEmpty && q.count+int64(len(q.inFlight)) > 0 {
+			return Errorf(CodeConflict, "queue %q is not empty", name)
+		}
+		if c.IfUnused && len(q.consumers) > 0 {
+			return Errorf(CodeConflict, "queue %q has consumers", name)
+		}
+	}
+	if c.Do == Remove {
+		p.made[name] = nil
+	}
+	return nil
+}
+
+// unsupported names the first option that does not exist yet.
+func unsupported(q *QueueSpec) error {
+	for _, o := range []struct {
+		asked bool
+		name  string
+	}{
+		{q.Overflow == DeadLetter, "overflow=dead_letter"},
+		{q.TTL != 0, "ttl of a queue"},
+		{q.MaxAttempts != 0, "max_attempts"},
+		{q.Backoff != "", "backoff"},
+		{q.DeadLetter != "", "dead_letter"},
+		{q.IdleExpiry != 0, "idle_expiry"},
+		{q.Priorities != 0, "priorities"},
+		{q.SingleActive, "single_active"},
+		{q.Keyed, "keyed"},
+		{q.DedupWindow != 0, "dedup_window"},
+		{q.OnArrival, "deliver=on_arrival"},
+		{q.Spread, "spread"},
+		{q.Archive != "", "archive"},
+	} {
+		if o.asked {
+			return NotYet(o.name)
+		}
+	}
+	return nil
+}
+
+// difference names the settings in which two specs differ.
+func difference(old, asked *QueueSpec) string {
+	var out []string
+	add := func(name string, a, b any) {
+		if a != b {
+			out = append(out, fmt.Sprintf("%s is %v, asked for %v", name, a, b))
+		}
+	}
+	add("class", old.Class, asked.Class)
+	add("max_messages", old.MaxMessages, asked.MaxMessages)
+	add("max_bytes", old.MaxBytes, asked.MaxBytes)
+	add("overflow", old.Overflow, asked.Overflow)
+	add("lease", old.Lease, asked.Lease)
+	add("auto_delete", old.AutoDelete, asked.AutoDelete)
+	add("store_transient", old.StoreTransient, asked.StoreTransient)
+	add("owned", old.Owned, asked.Owned)
+	return strings.Join(out, "; ")
+}
+
+func (p *plan) checkBinding(c *Change) error {
+	b := c.Binding
+	if c.Do == Purge {
+		return Errorf(CodeBadValue, "a binding cannot be purged")
+	}
+	if x := p.vhost.exchange(b.Source.Exchange); x == nil {
+		if b.Source.Exchange == DefaultExchange {
+			return Errorf(CodeDenied, "%s takes no bindings", DefaultExchange)
+		}
+		return noExchange(b.Source.Exchange)
+	}
+	if err := CheckTopic(b.Source.Topic); err != nil {
+		return err
+	}
+	if fault := filterFault(b.Source.Topic); fault != "" {
+		return Errorf(CodeSyntax, "filter %q: %s", b.Source.Topic, fault)
+	}
+	if p.queueSpec(b.Queue) == nil {
+		return Errorf(CodeNotFound, "no queue %q", b.Queue)
+	}
+	if c.Do == Remove && p.shard.bound(p.vhost, b) == nil {
+		return Errorf(CodeNotFound, "queue %q is not bound to %s", b.Queue, b.Source)
+	}
+	return nil
+}
+
+func (p *plan) checkExchange(c *Change) error {
+	x := c.Exchange
+	if err := CheckName(x.Name); err != nil {
+		return err
+	}
+	old := p.vhost.exchange(x.Name)
+	switch {
+	case x.Kind != TopicKind:
+		return NotYet("exchanges of a kind other than topic")
+	case x.Alternate != "":
+		return NotYet("alternate")
+	case c.Do == Remove && old == nil:
+		return Errorf(CodeNotFound, "no exchange %q", x.Name)
+	case c.Do == Remove && old.builtin:
+		return Errorf(CodeDenied, "exchange %q is predeclared and cannot be removed", x.Name)
+	case c.Do == Remove && old.table.Len() > 0:
+		return Errorf(CodeConflict, "exchange %q has bindings or subscriptions", x.Name)
+	case c.Do == Purge:
+		return Errorf(CodeBadValue, "an exchange cannot be purged")
+	case old == nil && strings.HasPrefix(x.Name, "amq.") || strings.HasPrefix(x.Name, "$"):
+		return Errorf(CodeDenied, "names that begin with amq. or $ are the broker's: %q", x.Name)
+	}
+	return nil
+}
+
+// do makes a checked change and says how many messages went.
+func (p *plan) do(c *Change) uint64 {
+	s := p.shard
+	switch {
+	case c.Queue != nil:
+		ref := p.vhost.queue(c.Queue.Name)
+		switch c.Do {
+		case Purge:
+			return ref.queue.purge(ReasonPurged)
+		case Remove:
+			return s.removeQueue(p.vhost, ref, ReasonRemoved)
+		case Declare, Alter:
+		}
+		if ref == nil {
+			s.declareQueue(p.vhost, *c.Queue, p.session)
+		} else if ref.queue.spec != *c.Queue {
+			s.alterQueue(p.vhost, ref, *c.Queue)
+		}
+	case c.Binding != nil:
+		if c.Do == Remove {
+			s.unbind(p.vhost, s.bound(p.vhost, c.Binding))
+		} else {
+			s.bind(p.vhost, *c.Binding, p.session)
+		}
+	case c.Exchange != nil:
+		s.changeExchange(p.vhost, c)
+	}
+	return 0
+}
+
+// declareOnUse makes the queue of a publish to an unknown name.
+func (s *shard) declareOnUse(out *Outbox, route *shardRoute) (*shardRoute, *Error) {
+	v := route.vhost
+	ref := v.queue(route.name)
+	if ref == nil {
+		if !s.autoCreate || ReservedName(route.name) {
+			return nil, Errorf(CodeNotFound, "no queue %q", route.name)
+		}
+		ref = s.declareQueue(v, QueueSpec{Name: route.name}, s.attached[out])
+	}
+	return &shardRoute{shard: s.id, targets: []queueTarget{{ref: ref}}}, nil
+}
+
+// declareQueue makes a queue; its cursor is created in the batch of whatever
+// comes first.
+func (s *shard) declareQueue(v *vhost, spec QueueSpec, st *sessionState) *queueRef {
+	q := s.newQueue(v, spec, s.newID())
+	if st != nil && spec.Owned {
+		q.owner = st.id
+		st.queues[spec.Name] = true
+	}
+	if spec.Class != Memory {
+		b := &s.turn.batch
+		b.Cursors = append(b.Cursors, CursorOp{ID: CursorID(q.ref.place), Log: s.log})
+		if !spec.Owned || (st != nil && st.durable()) {
+			b.Records = append(b.Records, Record{
+				Table: tableQueues, Key: joinKey(v.name, spec.Name),
+				Value: encodeRecord(queueRecord{Spec: spec, Cursor: q.ref.place, Owner: q.owner}),
+			})
+		}
+	}
+	v.addQueue(q.ref)
+	return q.ref
+}
+
+// newQueue makes a queue's memory.
+func (s *shard) newQueue(v *vhost, spec QueueSpec, place uint64) *queue {
+	q := &queue{env: &s.env, spec: spec, vhost: v.name}
+	q.ref = &queueRef{name: spec.Name, shard: s.id, place: place, queue: q}
+	q.ref.reject.Store(spec.rejects())
+	s.places[place] = q
+	return q
+}
+
+func (s *shard) alterQueue(v *vhost, ref *queueRef, spec QueueSpec) {
+	q := ref.queue
+	q.spec = spec
+	q.touch()
+	ref.reject.Store(spec.rejects())
+	v.changed()
+	if spec.Class != Memory {
+		s.turn.batch.Records = append(s.turn.batch.Records, Record{
+			Table: tableQueues, Key: joinKey(v.name, spec.Name),
+			Value: encodeRecord(queueRecord{Spec: spec, Cursor: ref.place, Owner: q.owner}),
+		})
+	}
+}
+
+// removeQueue takes a queue away with its bindings; what it held ends.
+func (s *shard) removeQueue(v *vhost, ref *queueRef, why Reason) uint64 {
+	q := ref.queue
+	n := uint64(q.count) + uint64(len(q.inFlight))
+	if n > 0 {
+		s.fates.record(Fate{At: s.env.now, Reason: why, Place: ref.name, Text: fmt.Sprintf("%d messages", n)})
+	}
+	for len(q.consumers) > 0 {
+		q.detach(q.consumers[0], Errorf(CodeNotFound, "queue %q was removed", ref.name))
+	}
+	for b := range s.bindings[ref] {
+		s.unbind(v, b)
+	}
+	s.env.used -= q.ready.bytes
+	delete(s.places, ref.place)
+	v.removeQueue(ref.name)
+	if st := s.sessions[q.owner]; st != nil {
+		delete(st.queues, ref.name)
+	}
+	if q.spec.Class != Memory {
+		b := &s.turn.batch
+		b.Cursors = append(b.Cursors, CursorOp{ID: CursorID(ref.place), Log: s.log, Drop: true})
+		b.Records = append(b.Records,
+			Record{Table: tableQueues, Key: joinKey(v.name, ref.name)},
+			Record{Table: tableDeliveries, Key: markKey(ref.place)})
+	}
+	q.removed = true
+	return n
+}
+
+// bound finds the binding that a spec names, or nil.
+func (s *shard) bound(v *vhost, spec *BindingSpec) *binding {
+	for _, b := range v.bindingsAt(spec.Source) {
+		if b.queue != nil && b.queue.name == spec.Queue && b.spec.Owned == spec.Owned {
+			return b
+		}
+	}
+	return nil
+}
+
+// bind makes a queue a target. The same again replaces the old wish, and
+// nothing in between is missed.
+func (s *shard) bind(v *vhost, spec BindingSpec, st *sessionState) {
+	spec.Source.VHost = v.name
+	owner := ""
+	if st != nil {
+		owner = st.id
+	}
+	old := s.bound(v, &spec)
+	b := &binding{queue: v.queue(spec.Queue), only: spec.Only, noLocal: spec.NoLocal, owner: owner, spec: spec}
+	s.link(v, b, st)
+	if old != nil {
+		s.unlink(v, old)
+	}
+	if s.storesBinding(b, st) {
+		s.turn.batch.Records = append(s.turn.batch.Records, Record{
+			Table: tableBindings, Key: bindingKey(v, &spec), Value: encodeRecord(bindingRecord{spec, owner}),
+		})
+	}
+}
+
+// link puts a binding in force and with its queue and session.
+func (s *shard) link(v *vhost, b *binding, st *sessionState) {
+	v.bind(b.spec.Source.Exchange, b.spec.Source.Topic, b)
+	if s.bindings[b.queue] == nil {
+		s.bindings[b.queue] = make(map[*binding]bool)
+	}
+	s.bindings[b.queue][b] = true
+	if st != nil && b.spec.Owned {
+		st.bindings[b] = true
+	}
+}
+
+func (s *shard) unlink(v *vhost, b *binding) {
+	v.unbind(b.spec.Source.Exchange, b.spec.Source.Topic, b)
+	if delete(s.bindings[b.queue], b); len(s.bindings[b.queue]) == 0 {
+		delete(s.bindings, b.queue)
+	}
+	if st := s.sessions[b.owner]; st != nil {
+		delete(st.bindings, b)
+	}
+}
+
+// storesBinding says whether a binding outlives the process: its queue does,
+// and its owner if it has one.
+func (s *shard) storesBinding(b *binding, st *sessionState) bool {
+	if b.queue.queue.spec.Class == Memory {
+		return false
+	}
+	return !b.spec.Owned || (st != nil && st.durable())
+}
+
+func bindingKey(v *vhost, spec *BindingSpec) []byte {
+	return joinKey(v.name, spec.Source.Exchange, spec.Source.Topic, spec.Queue)
+}
+
+func (s *shard) unbind(v *vhost, b *binding) {
+	s.unlink(v, b)
+	if b.queue.queue.spec.Class != Memory {
+		s.turn.batch.Records = append(s.turn.batch.Records, Record{Table: tableBindings, Key: bindingKey(v, &b.spec)})
+	}
+}
+
+func (s *shard) changeExchange(v *vhost, c *Change) {
+	rec := Record{Table: tableExchanges, Key: joinKey(v.name, c.Exchange.Name)}
+	if c.Do == Remove {
+		v.removeExchange(c.Exchange.Name)
+	} else {
+		v.addExchange(*c.Exchange)
+		rec.Value = encodeRecord(*c.Exchange)
+	}
+	s.turn.batch.Records = append(s.turn.batch.Records, rec)
+}
+
+// Delivery marks. A queue's record says up to where messages may have been
+// delivered: everything while a consumer is attached, exactly when the last
+// has gone. So what comes again after a crash is marked as redelivered, at the
+// price of marking too much there.
+
+func markKey(place uint64) []byte { return fmt.Appendf(nil, "%020d", place) }
+
+func (s *shard) openMark(q *queue) {
+	if q.markOpen || q.spec.Class == Memory {
+		return
+	}
+	q.markOpen, q.markPending = true, true
+	s.writeMark(q, MaxOffset)
+	s.turn.marks = append(s.turn.marks, q)
+	s.turn.batch.Wait = true
+}
+
+func (s *shard) closeMark(q *queue) {
+	if !q.markOpen {
+		return
+	}
+	q.markOpen = false
+	s.writeMark(q, max(q.delivered, q.watermark))
+}
+
+func (s *shard) writeMark(q *queue, at Offset) {
+	s.turn.batch.Records = append(s.turn.batch.Records, Record{
+		Table: tableDeliveries, Key: markKey(q.ref.place), Value: fmt.Appendf(nil, "%d", at),
+	})
+}
+
+// milliseconds is a duration as records keep it.
+func milliseconds(d time.Duration) int64 { return int64(d / time.Millisecond) }

@@ -1,0 +1,268 @@
+package core
+
+import "slices"
+
+// stepPublish puts a publication into the queues of its route: all of them or,
+// if one refuses, none. QoS 0 has nobody to tell: there a queue that cannot
+// take it is passed over, and counted.
+func (s *shard) stepPublish(p *Publication, key string, route *shardRoute) {
+	if route.name != "" {
+		made, err := s.declareOnUse(p.out, route)
+		if err != nil {
+			s.refuse(p, err)
+			return
+		}
+		route = made
+	}
+	m := p.message
+	size := m.Size()
+	if m.QoS > 0 {
+		for i := range route.targets {
+			t := &route.targets[i]
+			if !t.takes(m, key) {
+				continue
+			}
+			if err := t.ref.queue.refuses(m, size); err != nil {
+				s.refuse(p, err)
+				return
+			}
+		}
+	}
+	s.enqueue(p, key, route, m, size)
+}
+
+func (s *shard) enqueue(p *Publication, key string, route *shardRoute, m *Message, size int64) {
+	members, all, waits := s.members[:0], true, false
+	first := len(s.turn.adds)
+	for i := range route.targets {
+		t := &route.targets[i]
+		q := t.ref.queue
+		if !t.takes(m, key) || q.removed {
+			all = false
+			continue
+		}
+		if m.QoS == 0 {
+			if err := q.refuses(m, size); err != nil {
+				s.fates.record(Fate{At: s.env.now, Reason: err.Reason, Address: m.Address, Place: q.ref.name})
+				all = false
+				continue
+			}
+		}
+		e := q.add(m, size)
+		if !e.stored {
+			all = false
+			continue
+		}
+		members = append(members, CursorID(q.ref.place))
+		s.turn.adds = append(s.turn.adds, added{q, e, len(s.turn.batch.Appends)})
+		waits = waits || (q.spec.Class == Fsync && m.QoS > 0)
+	}
+	s.members = members
+	if len(s.turn.adds) == first {
+		p.settle(nil)
+		return
+	}
+	s.turn.batch.Appends = append(s.turn.batch.Appends, Append{Log: s.log, Message: m, Routes: s.routeSet(members, route, all)})
+	s.turn.bytes += int(size)
+	if !waits {
+		p.settle(nil) // class async: routed is enough
+	} else {
+		s.turn.pubs = append(s.turn.pubs, p)
+		s.turn.batch.Wait = true
+	}
+}
+
+func (s *shard) stepRetain(p *Publication) {
+	m := p.message
+	r := s.retained[m.Address.VHost]
+	if r == nil {
+		r = new(retained)
+		s.retained[m.Address.VHost] = r
+	}
+	changed, err := r.set(m)
+	if err != nil {
+		s.refuse(p, err)
+		return
+	}
+	if !changed {
+		p.settle(nil)
+		return
+	}
+	s.turn.batch.Records = append(s.turn.batch.Records, retainedRecord(m))
+	if m.QoS == 0 {
+		p.settle(nil)
+		return
+	}
+	s.turn.pubs = append(s.turn.pubs, p)
+	s.turn.batch.Wait = true
+}
+
+func retainedRecord(m *Message) Record {
+	rec := Record{Table: tableRetained, Key: joinKey(m.Address.VHost, m.Address.Topic)}
+	if len(m.Body) > 0 {
+		rec.Value = AppendMessage(nil, m)
+	}
+	return rec
+}
+
+func (s *shard) stepRecall(c *command) {
+	r := c.recall
+	if where, ok := c.x.(Address); ok { // the first time
+		if values := s.retained[where.VHost]; values != nil {
+			r.list = values.match(where.Topic)
+		}
+		r.list = slices.DeleteFunc(r.list, func(m *Message) bool { return m.Expired(s.env.now) })
+	}
+	if !r.send() {
+		r.out.wait(r)
+	}
+}
+
+// A submission is the part of a Submit that one shard does at once.
+type submission struct {
+	group *together
+	pubs  []submitted
+	acks  []Tag
+	nacks []Tag
+	back  Back
+	notes []Note
+	out   *Outbox
+}
+
+type submitted struct {
+	pub   *Publication
+	key   string
+	route *shardRoute // nil: retained
+}
+
+// stepSubmit does all parts in one batch. Acks count only when it is durable:
+// until then their entries stay with the client, and a refusal undoes them.
+func (s *shard) stepSubmit(sub *submission) {
+	if len(sub.pubs) > 1 || (len(sub.pubs) == 1 && sub.settles()) {
+		if err := s.mayEnqueue(sub); err != nil {
+			s.abandon(sub, err)
+			return
+		}
+	}
+	for _, p := range sub.pubs {
+		if p.route == nil {
+			s.stepRetain(p.pub)
+		} else {
+			s.stepPublish(p.pub, p.key, p.route)
+		}
+	}
+	for _, t := range sub.acks {
+		if q := s.places[t.Place]; q != nil {
+			if e := q.held(t, sub.out); e != nil {
+				s.hold(q, e, sub)
+			}
+		}
+	}
+	for _, t := range sub.nacks {
+		if q := s.places[t.Place]; q != nil {
+			q.nack(t, sub.out, sub.back)
+		}
+	}
+	s.note(sub)
+	if sub.settles() {
+		s.turn.groups = append(s.turn.groups, heldGroup{sub.group, len(sub.pubs) > 0})
+		s.turn.batch.Wait = true
+	}
+}
+
+// mayEnqueue asks all queues before the first message goes into one. Each
+// queue is asked for the sum of what it would get.
+func (s *shard) mayEnqueue(sub *submission) *Error {
+	sums := make(map[*queue]int64)
+	for i := range sub.pubs {
+		p := &sub.pubs[i]
+		m := p.pub.message
+		if p.route == nil || p.route.name != "" || m.QoS == 0 {
+			continue
+		}
+		for k := range p.route.targets {
+			t := &p.route.targets[k]
+			if !t.takes(m, p.key) {
+				continue
+			}
+			q := t.ref.queue
+			sums[q] += m.Size()
+			if err := q.refuses(m, sums[q]); err != nil {
+				return err
+			}
+			if q.spec.rejects() && q.spec.MaxMessages > 0 && q.count+sub.countFor(q, i) >= q.spec.MaxMessages {
+				return &Error{Code: CodeQuota, Reason: ReasonQueueFull, Text: "queue " + quote(q.ref.name) + " has no room for all of it"}
+			}
+		}
+	}
+	return nil
+}
+
+// countFor is how many of the publishes before the i-th go into q.
+func (sub *submission) countFor(q *queue, i int) (n int64) {
+	for k := range sub.pubs[:i] {
+		p := &sub.pubs[k]
+		if p.route == nil {
+			continue
+		}
+		for t := range p.route.targets {
+			if p.route.targets[t].ref.queue == q {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// abandon answers a refused submission: each part settles.
+func (s *shard) abandon(sub *submission, err *Error) {
+	for _, p := range sub.pubs {
+		s.refuse(p.pub, err)
+	}
+	if sub.settles() {
+		sub.group.settle(err)
+	}
+}
+
+// settles says whether the submission itself settles once, beside its publishes.
+func (sub *submission) settles() bool {
+	return len(sub.acks) > 0 || len(sub.notes) > 0 || len(sub.nacks) > 0
+}
+
+func (s *shard) hold(q *queue, e *entry, sub *submission) {
+	e.settling = true
+	s.turn.held = append(s.turn.held, heldEntry{q, e, sub.out, len(sub.pubs) > 0})
+	if e.stored {
+		s.turn.batch.Acks = append(s.turn.batch.Acks, Ack{
+			Cursor: CursorID(q.ref.place), From: e.offset, To: e.offset + 1, N: 1, Bytes: e.size,
+		})
+	}
+}
+
+// note keeps the notes of a submission: with the session, and on disk if the
+// session outlives the process. Beside publishes they stand and fall together.
+func (s *shard) note(sub *submission) {
+	st := s.attached[sub.out]
+	if st == nil {
+		return
+	}
+	for _, n := range sub.notes {
+		if n.Value == nil {
+			delete(st.notes, string(n.Key))
+		} else {
+			if st.notes == nil {
+				st.notes = make(map[string][]byte)
+			}
+			st.notes[string(n.Key)] = n.Value
+		}
+		if !st.durable() {
+			continue
+		}
+		rec := noteRecord(st, string(n.Key), n.Value)
+		if len(sub.pubs) > 0 {
+			s.turn.bound = append(s.turn.bound, rec)
+		} else {
+			s.turn.batch.Records = append(s.turn.batch.Records, rec)
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package core
+
+import "time"
+
+// run is the shard's goroutine; it ends with cmdStop, when all is settled.
+func (s *shard) run() {
+	for range s.inbox.ready {
+		if s.round() && s.done() {
+			return
+		}
+	}
+}
+
+// round is one turn. It says whether there was anything to do.
+func (s *shard) round() bool {
+	commands := s.inbox.take(s.spare)
+	s.env.now = s.now()
+	for i := range commands {
+		s.step(&commands[i])
+	}
+	s.spare = commands
+	s.flush()
+	return len(commands) > 0
+}
+
+func (s *shard) done() bool {
+	return s.stopping && (s.dead || (len(s.inFlight) == 0 && len(s.sealed) == 0 && s.turn.empty()))
+}
+
+// step applies one command to the state. It does no I/O and never waits.
+func (s *shard) step(c *command) {
+	switch c.kind {
+	case cmdPublish:
+		s.stepPublish(c.pub, c.key, c.route)
+		s.sealIfFull()
+	case cmdRetain:
+		s.stepRetain(c.pub)
+	case cmdAck:
+		s.eachTag(c, func(q *queue, t Tag) { q.ack(t, c.out) })
+	case cmdNack:
+		back, _ := c.x.(Back)
+		s.eachTag(c, func(q *queue, t Tag) { q.nack(t, c.out, back) })
+	case cmdTouch:
+		lease, _ := c.x.(time.Duration)
+		s.eachTag(c, func(q *queue, t Tag) {
+			if e := q.held(t, c.out); e != nil {
+				e.deadline = s.env.now.Add(lease)
+			}
+		})
+	case cmdSubmit:
+		s.stepSubmit(c.x.(*submission))
+		s.sealIfFull()
+	case cmdConsume:
+		s.stepConsume(c.x.(*consumeRequest))
+	case cmdGrant:
+		s.stepGrant(c.x.(*grantRequest))
+	case cmdPull:
+		s.stepPull(c.x.(*grantRequest))
+	case cmdCancel:
+		s.stepCancel(c.x.(*consumer))
+	case cmdApply:
+		s.stepApply(c.x.(*applyRequest))
+	case cmdOpen:
+		s.stepOpen(c.x.(*openRequest))
+	case cmdClose:
+		s.stepClose(c.x.(*closeRequest))
+	case cmdRecall:
+		s.stepRecall(c)
+	case cmdCommitted:
+		s.stepCommitted(c.x.(*committed))
+	case cmdFetched:
+		s.stepFetched(c.x.(*fetched))
+	case cmdTick:
+		s.stepTick()
+	case cmdStop:
+		s.stepStop()
+	}
+}
+
+// flush ends a turn: what can be delivered is, and the batch goes out.
+func (s *shard) flush() {
+	if s.dead {
+		return
+	}
+	for len(s.env.dirty) > 0 {
+		dirty := s.env.dirty
+		s.env.dirty = nil
+		for _, q := range dirty {
+			q.dirty = false
+			s.settleQueue(q)
+		}
+	}
+	s.handOver()
+}
+
+func (s *shard) settleQueue(q *queue) {
+	if q.removed { // removed
+		return
+	}
+	q.deliver()
+	q.dirty = false
+	if q.wantsFetch() {
+		s.fetch(q)
+	}
+	if len(q.settled) > 0 || len(q.marks) > 0 {
+		if !q.leaving {
+			q.leaving = true
+			s.unsettled = append(s.unsettled, q)
+		}
+	}
+	q.publishStats()
+}
+
+func (s *shard) stepStop() {
+	s.stopping = true
+	for out := range s.attached {
+		s.stepClose(&closeRequest{out: out})
+	}
+	s.inbox.put(command{kind: cmdTick}) // one more round, to see that all is settled
+}
+
+func (s *shard) stepTick() {
+	for _, q := range s.places {
+		q.tick()
+	}
+	s.tickSessions()
+	if s.gate.shut.Load() {
+		s.heedPressure()
+	}
+}

@@ -1,0 +1,315 @@
+package core
+
+import (
+	"encoding/binary"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A shard owns a share of the queues, sessions and retained values. One
+// goroutine runs it, and nobody else touches a queue, so queues need no locks.
+// A turn goes
+//
+//	take the commands that have gathered
+//	step each: queues change, the batch fills
+//	deliver what can be delivered
+//	hand the batch to the store           (one commit that is waited for at a time)
+//	on its return: settle, then deliver
+//
+// While a commit is in flight the next batch gathers, so the batch grows with
+// the time a sync takes and each waits for two syncs at most.
+type shard struct {
+	id         int
+	inbox      *inbox
+	store      Partition
+	caps       Caps
+	health     func() Health
+	now        func() time.Time
+	fates      *journal
+	gate       *gate                          // shut while the store is behind
+	publish    func(from *sender, m *Message) // a will
+	fatal      func(err error)
+	log        LogID
+	nextID     uint64
+	autoCreate bool
+
+	env      queueEnv
+	places   map[uint64]*queue
+	vhosts   map[string]*vhost // whose home is here
+	retained map[string]*retained
+	bindings map[*queueRef]map[*binding]bool
+	reading  map[*Outbox][]*queue
+	sessions map[string]*sessionState // by id
+	attached map[*Outbox]*sessionState
+
+	sets    map[string]RouteSetID // interned: members => id
+	setLife int
+
+	turn      *turn   // being filled
+	sealed    []*turn // full or refused, in order, not yet handed over
+	inFlight  []*turn // handed over, at most two
+	unsettled []*queue
+	members   []CursorID // scratch
+	spare     []command
+	dead      bool // the store is lost: nothing is answered any more
+	stopping  bool
+}
+
+// A sessionState is what the shard knows of a session: one that is attached to
+// a connection, or parked until it comes back or its time is over.
+type sessionState struct {
+	id       string // vhost and key; unique also for a session without a key
+	key      string // "": nobody can resume it
+	vhost    *vhost
+	from     *sender
+	expiry   time.Duration
+	stored   bool // has a record
+	out      *Outbox
+	due      time.Time // parked: ends then
+	residue  []byte
+	notes    map[string][]byte
+	queues   map[string]bool
+	bindings map[*binding]bool
+	will     *Will
+	willDue  time.Time // parked: published then
+	opening  *openRequest
+	openBy   time.Time // the old connection is given up then
+}
+
+// durable says whether the session outlives its connection and the process.
+func (st *sessionState) durable() bool { return st.key != "" && st.expiry > 0 }
+
+// A sender is who publishes: what a will needs after its session is gone.
+type sender struct {
+	identity *Identity
+	id       string // of the session
+}
+
+type openRequest struct {
+	out   *Outbox
+	vhost *vhost
+	from  *sender
+	spec  SessionSpec
+	token uint64
+}
+
+// A turn is one batch, and what to do when it is durable.
+type turn struct {
+	shard   *shard
+	batch   Batch
+	adds    []added
+	pubs    []*Publication
+	answers []answer
+	held    []heldEntry // acks of a Submit: undone if the batch is refused
+	groups  []heldGroup
+	marks   []*queue // may deliver from then on
+	bound   []Record // records that stand and fall with the appends
+	bytes   int
+}
+
+type added struct {
+	queue *queue
+	entry *entry
+	at    int // in batch.Appends
+}
+
+type answer struct {
+	out   *Outbox
+	event Event
+}
+
+// bound: it stands and falls with appends of the same batch.
+type heldEntry struct {
+	queue *queue
+	entry *entry
+	out   *Outbox
+	bound bool
+}
+
+type heldGroup struct {
+	group *together
+	bound bool
+}
+
+func (t *turn) empty() bool {
+	b := &t.batch
+	return len(b.Cursors) == 0 && len(b.Sets) == 0 && len(b.Appends) == 0 && len(b.Records) == 0 &&
+		len(t.bound) == 0 && len(b.Marks) == 0 && len(b.Acks) == 0 &&
+		len(t.answers) == 0 && len(t.held) == 0 && len(t.groups) == 0
+}
+
+func (t *turn) ops() int {
+	b := &t.batch
+	return len(b.Cursors) + len(b.Sets) + len(b.Appends) + len(b.Records) + len(t.bound) + len(b.Marks) + len(b.Acks)
+}
+
+// Committed is the store's answer; it becomes a command like any other.
+func (t *turn) Committed(_ *Batch, err error) {
+	t.shard.inbox.put(command{kind: cmdCommitted, x: &committed{t, err}})
+}
+
+type committed struct {
+	turn *turn
+	err  error
+}
+
+type commandKind uint8
+
+const (
+	cmdPublish commandKind = iota
+	cmdRetain
+	cmdAck
+	cmdNack
+	cmdTouch
+	cmdSubmit
+	cmdConsume
+	cmdGrant
+	cmdPull
+	cmdCancel
+	cmdApply
+	cmdOpen
+	cmdClose
+	cmdRecall
+	cmdCommitted
+	cmdFetched
+	cmdTick
+	cmdStop
+)
+
+// A command is one thing for a shard to do. The fields are those of the hot
+// path; x holds the rest, by kind.
+type command struct {
+	kind   commandKind
+	pub    *Publication
+	key    string // id of the publisher's session, for No Local
+	route  *shardRoute
+	out    *Outbox
+	tag    Tag
+	tags   []Tag
+	recall *recall
+	x      any
+}
+
+// An inbox is a shard's list of commands; any goroutine may put.
+type inbox struct {
+	mu       sync.Mutex
+	commands []command
+	messages int  // publications among them
+	full     bool // publishers wait
+	waiting  []*Outbox
+	ready    chan struct{}
+}
+
+const maxInbox = 64 << 10 // publications waiting for a shard
+
+func newInbox() *inbox { return &inbox{ready: make(chan struct{}, 1)} }
+
+func (in *inbox) put(c command) {
+	in.mu.Lock()
+	in.commands = append(in.commands, c)
+	if c.kind == cmdPublish {
+		in.messages++
+		in.full = in.messages >= maxInbox
+	}
+	first := len(in.commands) == 1
+	in.mu.Unlock()
+	if first {
+		select {
+		case in.ready <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// passes says whether o may publish now; if not, it will get an Again.
+func (in *inbox) passes(o *Outbox) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.full {
+		in.waiting = append(in.waiting, o)
+	}
+	return !in.full
+}
+
+func (in *inbox) take(spare []command) []command {
+	clear(spare[:cap(spare)])
+	if cap(spare) > 16<<10 {
+		spare = nil // after a flood
+	}
+	in.mu.Lock()
+	commands, told := in.commands, in.waiting
+	in.commands, in.waiting = spare[:0], nil
+	in.messages, in.full = 0, false
+	in.mu.Unlock()
+	for _, o := range told {
+		o.Again()
+	}
+	return commands
+}
+
+// answer tells out when this turn is durable.
+func (s *shard) answer(out *Outbox, e Event) {
+	s.turn.answers = append(s.turn.answers, answer{out, e})
+}
+
+func (s *shard) refuse(p *Publication, err *Error) {
+	s.fates.record(Fate{At: s.env.now, Reason: err.Reason, Address: p.message.Address, Text: err.Text, By: err.By})
+	p.settle(err)
+}
+
+// routeSet is the id of a set of cursors. The id of a route's full set is
+// kept with the route.
+func (s *shard) routeSet(members []CursorID, route *shardRoute, all bool) RouteSetID {
+	if len(members) == 1 {
+		return Solo(members[0])
+	}
+	if all && route.set != 0 && route.setLife == s.setLife {
+		return route.set
+	}
+	key := make([]byte, 0, 8*len(members))
+	sorted := slices.Clone(members)
+	slices.Sort(sorted)
+	for _, c := range sorted {
+		key = binary.BigEndian.AppendUint64(key, uint64(c))
+	}
+	id, ok := s.sets[string(key)]
+	if !ok {
+		if len(s.sets) >= 4096 {
+			s.retireSets()
+		}
+		id = RouteSetID(s.newID())
+		s.sets[string(key)] = id
+		s.turn.batch.Sets = append(s.turn.batch.Sets, RouteSet{ID: id, Members: sorted})
+	}
+	if all {
+		route.set, route.setLife = id, s.setLife
+	}
+	return id
+}
+
+func (s *shard) retireSets() {
+	for _, id := range s.sets {
+		s.turn.batch.Sets = append(s.turn.batch.Sets, RouteSet{ID: id})
+	}
+	clear(s.sets)
+	s.setLife++
+}
+
+func (s *shard) newID() uint64 {
+	s.nextID++
+	return s.nextID
+}
+
+func (s *shard) eachTag(c *command, do func(*queue, Tag)) {
+	if c.tag.Place != 0 {
+		if q := s.places[c.tag.Place]; q != nil {
+			do(q, c.tag)
+		}
+	}
+	for _, t := range c.tags {
+		if q := s.places[t.Place]; q != nil {
+			do(q, t)
+		}
+	}
+}
