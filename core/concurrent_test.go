@@ -1,0 +1,230 @@
+package core_test
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/godwitmq/godwit/core"
+	"github.com/godwitmq/godwit/persistence/memory"
+)
+
+// A peer is a client on goroutines of its own: woken, it takes what came.
+type peer struct {
+	*core.Session
+	woken chan struct{}
+}
+
+func (p *peer) Wake() {
+	select {
+	case p.woken <- struct{}{}:
+	default:
+	}
+}
+
+func newPeer(t testing.TB, b *core.Broker, spec core.SessionSpec) *peer {
+	id, err := b.Enter(t.Context(), core.Login{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{woken: make(chan struct{}, 1)}
+	p.Session = b.Open(id, spec, 1, p)
+	return p
+}
+
+// each calls do with every event until it says stop.
+func (p *peer) each(t testing.TB, do func(core.Event) (more bool)) {
+	var events []core.Event
+	for {
+		select {
+		case <-p.woken:
+		case <-time.After(20 * time.Second):
+			t.Error("nothing came for 20 s")
+			return
+		}
+		events, _ = p.Events().Take(events)
+		for _, e := range events {
+			if !do(e) {
+				return
+			}
+		}
+	}
+}
+
+func newBroker(t testing.TB) *core.Broker {
+	b, err := core.New(core.Options{Store: memory.New(memory.Options{}), Shards: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(t.Context()); err != nil && t.Context().Err() == nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// Many publishers, many readers, sessions that come and go: each message of
+// the queue is settled once, and nothing hangs. Run it with -race.
+//
+// mission: S9 S10
+func TestManyAtOnce(t *testing.T) {
+	b := newBroker(t)
+	const publishers, each = 6, 3000
+	var settled atomic.Int64
+	done := make(chan struct{})
+	var all sync.WaitGroup
+	for range 3 {
+		p := newPeer(t, b, core.SessionSpec{})
+		p.Consume(core.Sub{ID: 1, Where: queueOf("work"), Credit: core.Credit{Messages: 50, Auto: true}}, 2)
+		all.Go(func() { work(t, p, &settled, publishers*each, done) })
+	}
+	for i := range publishers {
+		p := newPeer(t, b, core.SessionSpec{Unanswered: 100})
+		all.Go(func() { pour(t, p, i, each) })
+	}
+	all.Go(func() { churn(t, b, done) })
+	all.Wait()
+	if n := settled.Load(); n != publishers*each {
+		t.Errorf("%d settled, want %d", n, publishers*each)
+	}
+}
+
+// work acks until total are settled.
+func work(t *testing.T, p *peer, settled *atomic.Int64, total int64, done chan struct{}) {
+	for {
+		select {
+		case <-p.woken:
+		case <-done:
+			p.Close(core.Closing{})
+			return
+		}
+		events, _ := p.Events().Take(nil)
+		for _, e := range events {
+			if e.Kind != core.Delivered {
+				continue
+			}
+			p.Ack(e.Tag)
+			if settled.Add(1) == total {
+				close(done)
+			}
+		}
+	}
+}
+
+// pour publishes n messages and waits for each answer.
+func pour(t *testing.T, p *peer, who, n int) {
+	next, answered := 1, 0
+	send := func() {
+		for next <= n {
+			m := message(queueOf("work"), 1, fmt.Sprint(who, next))
+			if p.Publish(m, uint64(next)) != nil {
+				return
+			}
+			next++
+		}
+	}
+	send()
+	p.each(t, func(e core.Event) bool {
+		switch e.Kind {
+		case core.Confirmed:
+			if e.Token > 1 || answered > 0 {
+				answered++
+			} else {
+				answered = 0
+			}
+		case core.Again:
+			send()
+		case core.Delivered, core.Cancelled, core.Drained, core.Evicted:
+		}
+		return answered < n-1
+	})
+	p.Close(core.Closing{})
+}
+
+// churn opens, resumes and closes sessions with live and durable wishes.
+func churn(t *testing.T, b *core.Broker, done chan struct{}) {
+	for i := 0; ; i++ {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		p := newPeer(t, b, core.SessionSpec{Key: fmt.Sprint("dev", i%3), Expiry: time.Minute, Clean: i%5 == 0})
+		p.each(t, func(e core.Event) bool { return e.Kind != core.Confirmed })
+		p.Listen(core.Sub{ID: 1, Where: topicOf("t/#"), Merge: true}, 2)
+		p.Apply([]core.Change{
+			{Queue: &core.QueueSpec{Name: fmt.Sprint("$mqtt/dev", i%3), Owned: true}},
+			{Binding: &core.BindingSpec{Queue: fmt.Sprint("$mqtt/dev", i%3), Source: topicOf("t/#"), Only: core.Durable, Owned: true}},
+		}, 3)
+		p.Consume(core.Sub{ID: 2, Where: queueOf(fmt.Sprint("$mqtt/dev", i%3)), Owned: true, Credit: core.Credit{Messages: 5}}, 4)
+		p.Publish(message(topicOf("t/x"), 1, "x"), 9)
+		p.each(t, func(e core.Event) bool { return e.Kind != core.Confirmed || e.Token != 4 })
+		p.Close(core.Closing{Residue: []byte{1}})
+	}
+}
+
+// What one publish to one live reader costs in core.
+func BenchmarkPublishLive(b *testing.B) {
+	for _, readers := range []int{1, 100} {
+		b.Run(fmt.Sprintf("readers=%d", readers), func(b *testing.B) {
+			br := newBroker(b)
+			var peers []*peer
+			for range readers {
+				r := newPeer(b, br, core.SessionSpec{})
+				r.Listen(core.Sub{ID: 1, Where: topicOf("a/b"), Merge: true}, 2)
+				peers = append(peers, r)
+			}
+			p := newPeer(b, br, core.SessionSpec{})
+			body := make([]byte, 256)
+			var spare []core.Event
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				m := &core.Message{Address: topicOf("a/b"), Body: body}
+				if err := p.Publish(m, 0); err != nil {
+					b.Fatal(err)
+				}
+				if i++; i%64 == 0 {
+					for _, r := range peers {
+						spare, _ = r.Events().Take(spare)
+						r.Events().Release(len(spare), int64(len(spare))*m.Size())
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(readers), "ns/delivery")
+		})
+	}
+}
+
+// What a durable publish, its delivery and its ack cost in core, on a store
+// that costs nothing.
+func BenchmarkQueue(b *testing.B) {
+	br := newBroker(b)
+	p := newPeer(b, br, core.SessionSpec{Unanswered: 1000})
+	p.each(b, func(e core.Event) bool { return e.Kind != core.Confirmed })
+	p.Consume(core.Sub{ID: 1, Where: queueOf("q"), Credit: core.Credit{Messages: 2000, Auto: true}}, 2)
+	body := make([]byte, 256)
+	b.ReportAllocs()
+	sent, acked := 0, 0
+	var spare []core.Event
+	b.ResetTimer()
+	for acked < b.N {
+		for sent < b.N {
+			if p.Publish(&core.Message{Address: queueOf("q"), QoS: 1, Body: body}, uint64(sent+10)) != nil {
+				break
+			}
+			sent++
+		}
+		<-p.woken
+		spare, _ = p.Events().Take(spare)
+		for _, e := range spare {
+			if e.Kind == core.Delivered {
+				p.Ack(e.Tag)
+				acked++
+			}
+		}
+	}
+}
