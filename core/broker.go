@@ -93,7 +93,7 @@ func (b *Broker) newShard(i int, p Partition) *shard {
 		fates: &journal{size: b.options.Fates}, gate: &b.gate, publish: b.publishWill, fatal: b.lose,
 		autoCreate: !b.options.NoAutoCreate,
 		places:     make(map[uint64]*queue),
-		vhosts:     make(map[string]*vhost),
+		vhost:      b.vhost,
 		retained:   make(map[string]*retained),
 		bindings:   make(map[*queueRef]map[*binding]bool),
 		reading:    make(map[*Outbox][]*queue),

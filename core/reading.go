@@ -108,8 +108,8 @@ func (s *shard) afterLeaving(q *queue) {
 		return
 	}
 	s.closeMark(q)
-	if v := s.vhosts[q.vhost]; q.spec.AutoDelete {
-		s.removeQueue(v, q.ref, ReasonRemoved)
+	if q.spec.AutoDelete {
+		s.removeQueue(s.vhost(q.vhost), q.ref, ReasonRemoved)
 	}
 }
 

@@ -676,6 +676,31 @@ func TestBindingsComeAndGo(t *testing.T) {
 	c.want("cancelled 1 after 1", "confirmed 4")
 }
 
+// A queue that goes with its last consumer goes, whole.
+func TestAutoDelete(t *testing.T) {
+	x := newBox(t, core.Options{})
+	c, _ := x.connect(core.SessionSpec{})
+	c.mustApply(core.Change{Queue: &core.QueueSpec{Name: "a", AutoDelete: true}}, bound("a", "x"))
+	for _, how := range []string{"cancelled", "left"} {
+		r, _ := x.connect(core.SessionSpec{})
+		r.Consume(core.Sub{ID: 1, Where: queueOf("a"), Credit: core.Credit{Messages: 1}}, 2)
+		r.want("confirmed 2")
+		if how == "left" {
+			r.Close(core.Closing{})
+		} else {
+			r.Cancel(1)
+			r.want("cancelled 1 after 0")
+		}
+		x.settle()
+		for _, about := range []core.About{core.Queues, core.Bindings} {
+			if page, _ := x.b.Inspect(core.Query{About: about}); len(page.Rows) != 0 {
+				t.Errorf("%s: left %v", how, page.Rows)
+			}
+		}
+		c.mustApply(core.Change{Queue: &core.QueueSpec{Name: "a", AutoDelete: true}}, bound("a", "x"))
+	}
+}
+
 // One message that several merged subscriptions want comes once.
 func TestMerge(t *testing.T) {
 	x := newBox(t, core.Options{})

@@ -36,7 +36,7 @@ type shard struct {
 
 	env      queueEnv
 	places   map[uint64]*queue
-	vhosts   map[string]*vhost // whose home is here
+	vhost    func(name string) *vhost
 	retained map[string]*retained
 	bindings map[*queueRef]map[*binding]bool
 	reading  map[*Outbox][]*queue
