@@ -17,7 +17,8 @@ type Options struct {
 	Now    func() time.Time // nil: time.Now
 	Shards int              // 0: as many as CPUs, 2 to 16. Never fewer than the store was used with
 	Limits Limits
-	Manual bool // no goroutines: Step runs the shards (simulation)
+	VHosts []string // virtual hosts beside "/" and those that the store holds
+	Manual bool     // no goroutines: Step runs the shards (simulation)
 
 	NoAutoCreate bool  // an unknown queue is 404, not declared
 	Fates        int   // ends kept for explain, a shard; 0: 65,536
@@ -145,10 +146,23 @@ func (b *Broker) Caps() Caps { return b.caps }
 // Enter asks the guard who this is. It may block.
 func (b *Broker) Enter(ctx context.Context, l Login) (Identity, error) {
 	id, err := b.guard.Enter(ctx, l)
-	if err == nil && id.VHost == "" {
+	if err != nil {
+		return id, err
+	}
+	if id.VHost == "" {
 		id.VHost = "/"
 	}
-	return id, err
+	if !b.HasVHost(id.VHost) {
+		return Identity{}, Errorf(CodeNotFound, "no virtual host %q: the configuration names them under vhosts", id.VHost)
+	}
+	return id, nil
+}
+
+// HasVHost says whether there is such a virtual host.
+func (b *Broker) HasVHost(name string) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.vhosts[name] != nil
 }
 
 // Tick tells the broker the time: leases, waits, expiry. About every 250 ms.

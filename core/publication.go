@@ -31,6 +31,7 @@ type together struct {
 	token   uint64
 	place   uint64
 	ordered bool // it has a place among the publishes
+	targets uint64
 	owed    atomic.Int32
 	failed  atomic.Pointer[Error]
 }
@@ -176,7 +177,7 @@ func (t *together) settle(err error) {
 		failed = e
 	}
 	if t.ordered {
-		t.out.settle(t.place, 0, failed)
+		t.out.settle(t.place, t.targets, failed)
 	} else if t.token != 0 {
 		t.out.put(Event{Kind: Confirmed, Token: t.token, Err: failed})
 	}

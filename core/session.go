@@ -266,6 +266,7 @@ func (s *Session) Submit(ops []Op, token uint64) error {
 		}
 		if way != nil {
 			ways = append(ways, way)
+			sub.group.targets += uint64(way.targets())
 		}
 	}
 	publishes := ways != nil || refused != nil

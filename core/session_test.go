@@ -245,6 +245,14 @@ func TestPowerCut(t *testing.T) {
 	w, _ = x.connect(core.SessionSpec{})
 	w.Consume(core.Sub{ID: 1, Where: queueOf("a"), Credit: core.Credit{Messages: 10}}, 1)
 	w.want("confirmed 1", "1: one n=2", "1: two n=2")
+	x.cut()
+	c, _ = x.connect(core.SessionSpec{})
+	c.publish(topicOf("t/3"), 1, "three", 3)
+	c.want("confirmed 3")
+	x.cut() // what nobody was given is not marked
+	w, _ = x.connect(core.SessionSpec{})
+	w.Consume(core.Sub{ID: 1, Where: queueOf("a"), Credit: core.Credit{Messages: 10}}, 1)
+	w.want("confirmed 1", "1: one n=2", "1: two n=2", "1: three")
 }
 
 // mission: S44

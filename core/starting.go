@@ -41,6 +41,9 @@ func (b *Broker) load() error {
 		}
 	}
 	b.vhost("/")
+	for _, name := range b.options.VHosts {
+		b.vhost(name)
+	}
 	return nil
 }
 
@@ -132,6 +135,9 @@ func (l *loader) delivery(rec Record) error {
 		// All may have been delivered that there was when the broker died.
 		q.watermark = min(Offset(at), l.last)
 		q.delivered = q.watermark
+		if q.watermark != Offset(at) {
+			l.shard.writeMark(q, q.watermark) // or the next crash would mark what is new since
+		}
 	}
 	return nil
 }

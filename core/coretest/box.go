@@ -28,7 +28,9 @@ type Options struct {
 	Start        time.Time   // zero: Start
 	Shards       int         // 0: 1
 	Limits       core.Limits // of a session
+	VHosts       []string    // beside "/"; nil: east and west
 	NoAutoCreate bool
+	Running      bool // the shards run by themselves: Settle and Turn do nothing
 }
 
 // Start is when a box's clock starts if nothing else is said.
@@ -57,20 +59,25 @@ func New(o Options) (*Box, error) {
 	if o.Start.IsZero() {
 		o.Start = Start
 	}
+	if o.VHosts == nil {
+		o.VHosts = []string{"east", "west"}
+	}
 	clock := NewClock(o.Start)
 	b := &Box{
 		Clock: clock,
 		Disk:  o.Disk,
 		options: core.Options{
 			Store: o.Disk, Guard: o.Guard, Now: clock.Now, Shards: max(o.Shards, 1),
-			Limits: o.Limits, NoAutoCreate: o.NoAutoCreate, Manual: true,
+			Limits: o.Limits, VHosts: o.VHosts, NoAutoCreate: o.NoAutoCreate, Manual: !o.Running,
 		},
 	}
 	return b, b.PowerOn()
 }
 
 // Turn runs each shard once and says whether any had work.
-func (b *Box) Turn() bool { return b.Broker != nil && b.Broker.Step() }
+func (b *Box) Turn() bool {
+	return b.Broker != nil && b.options.Manual && b.Broker.Step()
+}
 
 // Settle runs the shards until none has work. The error is ErrNoRest.
 func (b *Box) Settle() error {
