@@ -256,7 +256,7 @@ func refusal(way *routes, m *Message) *Error {
 	if way.gone {
 		return Errorf(CodeGone, "reply address %q does not exist", m.Address.Topic)
 	}
-	if m.Must && way.targets() == 0 {
+	if m.Must && (way.targets() == 0 || way.missing) {
 		return &Error{Code: CodeNotFound, Reason: ReasonNoTarget, Text: "nobody takes messages of " + m.Address.String()}
 	}
 	if m.QoS > 0 {

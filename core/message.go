@@ -64,7 +64,7 @@ type Message struct {
 	NotBefore time.Time // zero: deliver at once
 	Expires   time.Time // zero: never
 	Expect    Offset    // of the publish, never stored: the stream must be at it, else 412
-	Must      bool      // of the publish: no target is 404
+	Must      bool      // of the publish: no target is 404, and no queue is declared for it
 
 	forms atomic.Pointer[form]
 }

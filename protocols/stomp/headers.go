@@ -1,0 +1,206 @@
+package stomp
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/godwitmq/godwit/core"
+)
+
+// A field is what a header of SEND is.
+type field uint8
+
+// Fields of SEND. Of each the first header counts, except userField.
+const (
+	userField        field = iota // carried along, in order, repeats kept
+	destinationField              // where to
+	receiptField
+	transactionField
+	contentTypeField
+	correlationField
+	encodingField // how correlation-id is written
+	replyToField
+	expiresField    // absolute, unix ms
+	expirationField // relative, ms
+	priorityField
+	persistentField
+	qosField
+	retainField
+	keyField
+	timestampField // carried as x-client-timestamp: the time of arrival is ours
+	messageIDField // carried as x-client-message-id: the ids are ours
+	queueField     // an argument for a queue that this SEND creates
+	reservedField  // of the protocol: never carried, so that nobody forges it
+	laterField     // not supported yet
+	neverField     // not supported
+)
+
+// fieldOf is the one table of SEND's headers.
+func fieldOf(name []byte) field {
+	switch string(name) {
+	case "destination":
+		return destinationField
+	case "receipt":
+		return receiptField
+	case "transaction":
+		return transactionField
+	case core.HeaderContentType:
+		return contentTypeField
+	case core.HeaderCorrelationID:
+		return correlationField
+	case headerEncoding:
+		return encodingField
+	case core.HeaderReplyTo:
+		return replyToField
+	case "expires":
+		return expiresField
+	case "expiration":
+		return expirationField
+	case "priority":
+		return priorityField
+	case "persistent":
+		return persistentField
+	case "qos":
+		return qosField
+	case "retain":
+		return retainField
+	case "JMSXGroupID", "group-key":
+		return keyField
+	case "timestamp":
+		return timestampField
+	case "message-id":
+		return messageIDField
+	case "delay", "x-delay", "AMQ_SCHEDULED_DELAY", "deliver-at", "AMQ_SCHEDULED_TIME", "dedup", "_AMQ_DUPL_ID":
+		return laterField
+	case "AMQ_SCHEDULED_PERIOD", "AMQ_SCHEDULED_REPEAT", "AMQ_SCHEDULED_CRON":
+		return neverField
+	}
+	if isQueueArgument(string(name)) {
+		return queueField
+	}
+	if isReserved(string(name)) {
+		return reservedField
+	}
+	return userField
+}
+
+const headerEncoding = "correlation-id-encoding"
+
+// isReserved knows the headers of the protocol that are no field of a message.
+// One of another protocol's messages that is called so is shown as foreign-.
+func isReserved(name string) bool {
+	switch name {
+	case "content-length", "receipt-id", "login", "passcode", "host", "accept-version", "version", "session", "server",
+		"heart-beat", "id", "ack", "subscription", "message", "redelivered", "browser", "code",
+		"x-delivery-count", "x-stream-offset",
+		"destination", "receipt", "transaction", "message-id":
+		return true
+	}
+	return false
+}
+
+// isQueueArgument knows the headers that describe a queue which does not exist.
+func isQueueArgument(name string) bool {
+	switch name {
+	case "durable", "auto-delete", "exclusive", "x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes",
+		"x-overflow", "x-dead-letter-exchange", "x-dead-letter-routing-key", "x-max-priority", "x-delivery-limit",
+		"x-single-active-consumer", "x-queue-type", "x-max-age":
+		return true
+	}
+	return false
+}
+
+// setArgument puts one queue argument into a spec.
+func setArgument(q *core.QueueSpec, name, value string) (err error) {
+	var yes bool
+	switch name {
+	case "durable", "persistent":
+		if yes, err = boolean(name, value); err == nil && !yes {
+			q.Class = core.Memory
+		}
+	case "auto-delete":
+		q.AutoDelete, err = boolean(name, value)
+	case "exclusive":
+		q.Owned, err = boolean(name, value)
+	case "x-single-active-consumer":
+		q.SingleActive, err = boolean(name, value)
+	case "x-message-ttl":
+		q.TTL, err = milliseconds(name, value)
+	case "x-expires":
+		q.IdleExpiry, err = milliseconds(name, value)
+	case "x-max-length":
+		q.MaxMessages, err = count(name, value)
+	case "x-max-length-bytes":
+		q.MaxBytes, err = count(name, value)
+	case "x-max-priority":
+		q.Priorities, err = small(name, value)
+	case "x-delivery-limit":
+		q.MaxAttempts, err = small(name, value)
+	case "x-overflow":
+		q.Overflow, err = overflow(name, value)
+	case "x-queue-type":
+		err = queueType(name, value)
+	default:
+		err = core.NotYet("header " + name)
+	}
+	return err
+}
+
+func overflow(name, value string) (core.Overflow, error) {
+	switch value {
+	case "reject-publish":
+		return core.RejectNew, nil
+	case "drop-head":
+		return core.DropOldest, nil
+	case "reject-publish-dlx":
+		return core.DeadLetter, nil
+	}
+	return 0, badValue(name, value, "reject-publish, drop-head or reject-publish-dlx")
+}
+
+func queueType(name, value string) error {
+	switch value {
+	case "classic", "quorum": // both are what a queue of ours is: on the disk before it is confirmed
+		return nil
+	case "stream":
+		return core.NotYet("streams")
+	}
+	return badValue(name, value, "classic, quorum or stream")
+}
+
+func boolean(name, value string) (bool, error) {
+	switch value {
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return false, badValue(name, value, "true or false")
+}
+
+func count(name, value string) (int64, error) {
+	n, err := strconv.ParseUint(value, 10, 62)
+	if err != nil {
+		return 0, badValue(name, value, "a number")
+	}
+	return int64(n), nil
+}
+
+func small(name, value string) (int, error) {
+	n, err := count(name, value)
+	if err == nil && n > 1<<16 {
+		err = badValue(name, value, "a number up to 65536")
+	}
+	return int(n), err
+}
+
+// maxSpan is the longest time that a header may name.
+const maxSpan = 366 * 24 * time.Hour
+
+func milliseconds(name, value string) (time.Duration, error) {
+	n, err := count(name, value)
+	if err == nil && n > maxSpan.Milliseconds() {
+		err = badValue(name, value, "milliseconds, 366 days at most")
+	}
+	return time.Duration(n) * time.Millisecond, err
+}

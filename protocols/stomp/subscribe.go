@@ -1,0 +1,528 @@
+package stomp
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/go-stomp/stomp/v3/frame"
+
+	"github.com/godwitmq/godwit/core"
+	"github.com/godwitmq/godwit/protocols/stomp/wire"
+)
+
+// An ackMode is how a subscription's deliveries are settled.
+type ackMode uint8
+
+const (
+	ackAuto       ackMode = iota // by writing them
+	ackClient                    // by the client, with all earlier ones
+	ackIndividual                // by the client, one by one
+)
+
+// A source is where a subscription's deliveries come from.
+type source uint8
+
+const (
+	liveSource  source = iota // a topic or reply address, as messages pass by
+	queueSource               // a queue
+)
+
+// A subscription is what one SUBSCRIBE asked for.
+type subscription struct {
+	number uint32
+	id     string // the client's
+	mode   ackMode
+	acks   bool // its MESSAGEs carry an ack header
+	source source
+	where  core.Address
+	spec   core.Sub
+	prefix []byte // MESSAGE, subscription and "message-id:"
+	form   core.FormKey
+	build  func(*core.Message) []byte
+
+	made    []core.Change // to be declared first
+	private bool          // the queue is this subscription's own
+	recall  bool          // wants the retained values
+	auto    bool          // made for a reply-to, not by SUBSCRIBE
+	warning string        // on its RECEIPT
+
+	cancelled atomic.Bool // the client wants no more of it
+
+	// Under the handler's mutex.
+	declaring bool   // its queue is not confirmed: the core does not know it yet
+	ending    uint64 // token of UNSUBSCRIBE's answer; 0: none
+	gone      bool   // Cancelled has come
+	ring      ring
+	place     uint64 // of its queue, and
+	newest    uint64 // the highest seq that was delivered
+}
+
+// wanted is what the headers of a SUBSCRIBE say.
+type wanted struct {
+	mode      ackMode
+	messages  int64
+	bytes     int64
+	spec      core.Sub
+	recall    bool
+	arguments []argument
+}
+
+type argument struct{ name, value string }
+
+// subscribe makes a subscription.
+func (h *handler) subscribe() error {
+	destination, ok := h.get(frame.Destination)
+	if !ok {
+		return missing(frame.Destination)
+	}
+	id, named := h.get(frame.Id)
+	if !named {
+		if h.version > wire.V10 {
+			return missing(frame.Id)
+		}
+		id = destination // STOMP 1.0 tells subscriptions by it
+	}
+	w, err := h.readWanted()
+	if err != nil {
+		return err
+	}
+	p, err := h.names.source(destination)
+	if err != nil {
+		return err
+	}
+	if p.kind == tempPlace {
+		h.dropAuto(destination)
+	}
+	if err := h.mayAdd(id); err != nil {
+		return err
+	}
+	s := h.newSubscription(id, named, w)
+	if err := h.point(s, p, w, destination); err != nil {
+		return err
+	}
+	if err := h.reserve(s, w); err != nil {
+		return err
+	}
+	s.form, s.build = formKey(h.version, p.style), h.protocol.build[h.version][p.style]
+	h.start(s, answer{command: frame.SUBSCRIBE, receipt: h.receipt(), sub: s})
+	return nil
+}
+
+func (h *handler) mayAdd(id string) error {
+	if h.subscribed[id] != nil {
+		return core.Errorf(core.CodeConflict, "subscription %s exists", quoted(id))
+	}
+	if limit := h.protocol.options.Limits.Subscriptions; len(h.subscribed) >= limit {
+		return core.Errorf(core.CodeQuota, "%d subscriptions are the limit of a connection", limit)
+	}
+	return nil
+}
+
+func (h *handler) newSubscription(id string, named bool, w *wanted) *subscription {
+	h.numbers++
+	s := &subscription{number: h.numbers, id: id, mode: w.mode, spec: w.spec, acks: h.version == wire.V12 && w.mode != ackAuto}
+	s.spec.ID = s.number
+	s.prefix = append(s.prefix, frame.MESSAGE+"\n"...)
+	if named {
+		s.prefix, _ = wire.AppendHeader(s.prefix, h.version, frame.Subscription, id)
+	}
+	s.prefix = append(s.prefix, frame.MessageId+":"...)
+	return s
+}
+
+// readWanted reads the headers of a SUBSCRIBE. What is not built is refused by
+// name, what is of other brokers alone (activemq.*, x-*) is passed over.
+func (h *handler) readWanted() (*wanted, error) {
+	l := &h.protocol.options.Limits
+	w := &wanted{messages: int64(l.Prefetch), bytes: l.PrefetchBytes, recall: true}
+	seen := make(map[string]bool, len(h.view.Headers))
+	for _, hd := range h.view.Headers {
+		name := string(hd.Name)
+		if seen[name] { // STOMP 1.2, "Repeated Header Entries"
+			continue
+		}
+		seen[name] = true
+		if err := w.read(name, string(hd.Value), l); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+func (w *wanted) read(name, value string, l *Limits) (err error) {
+	switch name {
+	case frame.Ack:
+		w.mode, err = readMode(value)
+	case "prefetch-count", "activemq.prefetchSize":
+		w.messages, err = count(name, value)
+		if w.messages = min(w.messages, 65_535); w.messages == 0 {
+			w.messages = int64(l.Prefetch)
+		}
+	case "prefetch-bytes", "consumer-window-size":
+		err = w.readWindow(name, value)
+	case "no-local":
+		w.spec.NoLocal, err = boolean(name, value)
+	case "retain-handling":
+		w.recall = value != "2"
+		if value != "0" && value != "1" && value != "2" {
+			err = badValue(name, value, "0, 1 or 2")
+		}
+	case "lease":
+		w.spec.Lease, err = milliseconds(name, value)
+	case "x-priority":
+		w.spec.Priority, err = strconv.Atoi(value)
+		if err != nil {
+			err = badValue(name, value, "a number")
+		}
+	case "persistent":
+		w.arguments = append(w.arguments, argument{name, value})
+	default:
+		if isQueueArgument(name) {
+			w.arguments = append(w.arguments, argument{name, value})
+			return nil
+		}
+		return laterOption(name, value)
+	}
+	return err
+}
+
+// laterOption refuses what a SUBSCRIBE cannot ask for yet.
+func laterOption(name, value string) error {
+	switch name {
+	case "selector":
+		if value == "" {
+			return nil
+		}
+	case "browser":
+		if yes, err := boolean(name, value); err != nil || !yes {
+			return err
+		}
+	case "group", "x-queue-name", "activemq.subscriptionName", "durable-subscription-name", "durable-subscriber-name",
+		"x-stream-offset", "x-stream-epoch":
+	default:
+		if strings.HasPrefix(name, "x-stream-filter") {
+			return core.Errorf(core.CodeBadValue, "header %s is not supported: use selector", quoted(name))
+		}
+		return nil
+	}
+	return core.NotYet("header " + name)
+}
+
+// readMode reads the ack header. STOMP 1.2, "SUBSCRIBE ack Header": "The valid
+// values for the ack header are auto, client, or client-individual."
+func readMode(value string) (ackMode, error) {
+	switch value {
+	case frame.AckAuto:
+		return ackAuto, nil
+	case frame.AckClient:
+		return ackClient, nil
+	case frame.AckClientIndividual:
+		return ackIndividual, nil
+	}
+	return 0, badValue(frame.Ack, value, "auto, client or client-individual")
+}
+
+// readWindow reads how many octets may be out: -1 is plenty, 0 is one message.
+func (w *wanted) readWindow(name, value string) (err error) {
+	switch value {
+	case "-1":
+		w.bytes = 16 << 20
+	case "0":
+		w.messages = 1
+	default:
+		w.bytes, err = count(name, value)
+		w.bytes = min(w.bytes, 1<<30)
+	}
+	return err
+}
+
+// point says where a subscription reads.
+func (h *handler) point(s *subscription, p place, w *wanted, destination string) (err error) {
+	s.where = p.at
+	switch p.kind {
+	case queuePlace, madePlace:
+		return h.pointQueue(s, p, w)
+	case topicPlace, exchangePlace:
+		return h.pointTopic(s, p, w)
+	case tempPlace:
+		if s.mode != ackAuto {
+			return core.NotYet("another ack mode than auto on a temporary queue")
+		}
+		s.where, err = h.replyAddressOf(destination)
+		s.spec.Where = s.where
+		return err
+	case streamPlace:
+		return core.NotYet("streams")
+	case replyPlace:
+		return core.Errorf(core.CodeDenied, "a reply address is read by its owner alone, as the /temp-queue it was made for")
+	}
+	return nil
+}
+
+func (h *handler) pointQueue(s *subscription, p place, w *wanted) error {
+	if core.ReservedName(p.at.Topic) {
+		if err := h.session.May(core.Access{Do: core.ActManage, Where: p.at}); err != nil {
+			return core.Errorf(core.CodeDenied, "queues whose names begin with $ are the broker's own")
+		}
+	}
+	if s.spec.NoLocal {
+		return core.Errorf(core.CodeBadValue, "header no-local: a queue gives each message to somebody")
+	}
+	s.source, s.spec.Where = queueSource, p.at
+	if p.kind == madePlace {
+		if len(w.arguments) > 0 {
+			s.warning = "the queue exists: its arguments were not used"
+		}
+		return h.mustExist(p.at.Topic)
+	}
+	if len(w.arguments) == 0 {
+		return nil
+	}
+	spec := &core.QueueSpec{Name: p.at.Topic}
+	for _, a := range w.arguments {
+		if err := setArgument(spec, a.name, a.value); err != nil {
+			return err
+		}
+	}
+	s.made = []core.Change{{Do: core.Declare, Queue: spec}}
+	return nil
+}
+
+// pointTopic makes a live subscription, or with acknowledgements a private
+// queue, so that prefetch, NACK and redelivery mean what they say.
+func (h *handler) pointTopic(s *subscription, p place, w *wanted) error {
+	for _, a := range w.arguments {
+		if !ofPassing(a) {
+			return core.NotYet("header " + a.name + " of a durable subscription on a topic")
+		}
+	}
+	s.recall = w.recall && p.kind == topicPlace
+	s.spec.Where = p.at
+	if s.mode == ackAuto {
+		if s.spec.Lease > 0 {
+			return core.Errorf(core.CodeBadValue, "header lease: with ack:auto nothing is awaited")
+		}
+		return nil
+	}
+	l := &h.protocol.options.Limits
+	name := fmt.Sprintf("$live/%s/%d", h.id, s.number)
+	s.source, s.private = queueSource, true
+	s.made = []core.Change{
+		{Do: core.Declare, Queue: &core.QueueSpec{
+			Name: name, Class: core.Memory, Overflow: core.DropOldest, AutoDelete: true, Owned: true,
+			MaxMessages: l.LiveMessages, MaxBytes: l.LiveBytes,
+		}},
+		{Do: core.Declare, Binding: &core.BindingSpec{Queue: name, Source: p.at, NoLocal: s.spec.NoLocal, Owned: true}},
+	}
+	s.spec.NoLocal = false // the binding's
+	s.spec.Where = core.Address{VHost: p.at.VHost, Exchange: core.DefaultExchange, Topic: name}
+	return nil
+}
+
+// ofPassing says whether an argument says what a subscription on a topic is
+// anyway: gone with its connection.
+func ofPassing(a argument) bool {
+	switch a.name {
+	case "durable", "persistent":
+		return a.value == "false"
+	case "auto-delete", "exclusive":
+		return a.value == "true"
+	}
+	return false
+}
+
+// reserve sets the credit. What all subscriptions together may have out is
+// bounded, and each gets at least one.
+func (h *handler) reserve(s *subscription, w *wanted) error {
+	if s.source != queueSource {
+		return nil
+	}
+	s.spec.Credit = core.Credit{Messages: w.messages, Bytes: w.bytes, Auto: true}
+	if s.mode == ackAuto {
+		return nil
+	}
+	l := &h.protocol.options.Limits
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	free := int64(l.Unacked - h.unacked)
+	if free <= 0 {
+		return core.Errorf(core.CodeQuota, "%d deliveries are out or may be: settle some, or ask for less with prefetch-count", h.unacked)
+	}
+	// One is kept for each subscription that may still come.
+	s.spec.Credit.Messages = min(w.messages, max(1, free-int64(l.Subscriptions-len(h.subscribed))))
+	h.unacked += int(s.spec.Credit.Messages)
+	return nil
+}
+
+// start enters a subscription and asks the core for it.
+func (h *handler) start(s *subscription, a answer) {
+	h.subscribed[s.id] = s
+	h.mu.Lock()
+	if h.standing == nil {
+		h.standing = make(map[uint32]*subscription)
+	}
+	h.standing[s.number] = s
+	s.declaring = s.made != nil
+	h.mu.Unlock()
+	switch {
+	case s.made != nil:
+		a.step = stepDeclared
+		h.session.Apply(s.made, h.owe(a))
+	case s.source == queueSource:
+		a.step = stepStanding
+		h.session.Consume(s.spec, h.owe(a))
+	default:
+		a.step = stepStanding
+		h.session.Listen(s.spec, h.owe(a))
+	}
+}
+
+// declared goes on when the queue of a subscription is there. If the client
+// has changed its mind meanwhile, a private one is taken away again.
+func (h *handler) declared(out []byte, a *answer) []byte {
+	s := a.sub
+	h.mu.Lock()
+	s.declaring = false
+	ending := s.ending
+	cancelled := s.cancelled.Load()
+	h.mu.Unlock()
+	if !cancelled {
+		a.step = stepStanding
+		h.session.Consume(s.spec, h.owe(*a))
+		return out
+	}
+	if a.receipt.asked {
+		out = h.appendReceipt(out, a.receipt, s.warning)
+	}
+	if s.private {
+		remove := core.Change{Do: core.Remove, Queue: &core.QueueSpec{Name: s.spec.Where.Topic, Owned: true}}
+		h.session.Apply([]core.Change{remove}, h.owe(answer{step: stepGone, command: frame.UNSUBSCRIBE}))
+	}
+	return h.letGo(out, s, ending)
+}
+
+// stands goes on when a subscription stands: now its reader may see what is
+// retained.
+func (h *handler) stands(s *subscription) {
+	if s.recall {
+		h.session.Recall(core.Sub{ID: s.number, Where: s.where}, 0)
+	}
+}
+
+// unsubscribe ends a subscription. What comes of it until the core has heard
+// of that goes back, and is not written.
+func (h *handler) unsubscribe() error {
+	id, ok := h.get(frame.Id)
+	if !ok {
+		if h.version > wire.V10 {
+			return missing(frame.Id)
+		}
+		if id, ok = h.get(frame.Destination); !ok {
+			return missing(frame.Destination)
+		}
+	}
+	s := h.subscribed[id]
+	if s == nil {
+		return core.Errorf(core.CodeNotFound, "no subscription %s", quoted(id))
+	}
+	h.drop(s, h.owe(answer{step: stepReceipt, command: frame.UNSUBSCRIBE, receipt: h.receipt()}))
+	return nil
+}
+
+// drop cancels a subscription; ending is the token of who waits for that.
+func (h *handler) drop(s *subscription, ending uint64) {
+	delete(h.subscribed, s.id)
+	h.mu.Lock()
+	s.ending = ending
+	s.cancelled.Store(true)
+	declaring := s.declaring
+	h.mu.Unlock()
+	if !declaring {
+		h.session.Cancel(s.number)
+	}
+}
+
+// cancelled says that nothing of a subscription will come any more. If the
+// client has not asked for that, there is only one way to tell it.
+func (h *handler) cancelled(out []byte, e *core.Event) []byte {
+	s := h.subscription(e.Sub)
+	if s == nil {
+		return out
+	}
+	if !s.cancelled.Load() {
+		err := core.AsError(e.Err)
+		if err == nil {
+			err = core.Errorf(core.CodeNotFound, "the subscription has ended")
+		}
+		h.endLater(&failure{err: err})
+		return out
+	}
+	h.mu.Lock()
+	ending := s.ending
+	h.mu.Unlock()
+	return h.letGo(out, s, ending)
+}
+
+// letGo lets go of a subscription that has ended, and says its receipt. What
+// is out of it can still be settled.
+func (h *handler) letGo(out []byte, s *subscription, ending uint64) []byte {
+	h.last = nil
+	h.mu.Lock()
+	s.gone = true
+	if s.mode != ackAuto && s.source == queueSource {
+		h.unacked -= int(s.spec.Credit.Messages) - s.ring.alive
+	}
+	if s.ring.alive == 0 {
+		delete(h.standing, s.number)
+	}
+	h.mu.Unlock()
+	if a, ok := h.redeem(ending); ok && a.receipt.asked {
+		out = h.appendReceipt(out, a.receipt, "")
+	}
+	return out
+}
+
+// replyAddressOf is the reply address that stands for a /temp-queue of this
+// session, made when it is first named.
+func (h *handler) replyAddressOf(destination string) (core.Address, error) {
+	if at, ok := h.temps[destination]; ok {
+		return at, nil
+	}
+	if limit := h.protocol.options.Limits.Subscriptions; len(h.temps) >= limit {
+		return core.Address{}, core.Errorf(core.CodeQuota, "%d temporary queues are the limit of a connection", limit)
+	}
+	if h.temps == nil {
+		h.temps = make(map[string]core.Address)
+	}
+	at := h.session.Reply()
+	h.temps[destination] = at
+	return at, nil
+}
+
+// replyAddress is replyAddressOf for a reply-to: it subscribes to the answers
+// under the destination as its id, unless the client has done that itself.
+func (h *handler) replyAddress(destination string) (core.Address, error) {
+	_, known := h.temps[destination]
+	at, err := h.replyAddressOf(destination)
+	if known || err != nil {
+		return at, err
+	}
+	if err := h.mayAdd(destination); err != nil {
+		return at, err
+	}
+	s := h.newSubscription(destination, true, &wanted{})
+	s.where, s.spec.Where, s.auto = at, at, true
+	s.form, s.build = formKey(h.version, h.names.opaqueStyle()), h.protocol.build[h.version][h.names.opaqueStyle()]
+	h.start(s, answer{command: frame.SEND, sub: s})
+	return at, nil
+}
+
+// dropAuto ends the subscription that a reply-to has made, as the client now
+// makes its own.
+func (h *handler) dropAuto(destination string) {
+	if s := h.subscribed[destination]; s != nil && s.auto {
+		h.drop(s, 0)
+	}
+}
