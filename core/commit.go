@@ -131,9 +131,11 @@ func (s *shard) settle(t *turn) {
 	for _, g := range t.groups {
 		g.group.settle(nil)
 	}
-	for _, q := range t.marks {
-		q.markPending = false
-		q.touch()
+	for _, m := range t.marks {
+		if m.queue.markAsked >= m.to { // not closed since
+			m.queue.mark = m.to
+			m.queue.touch()
+		}
 	}
 	for _, a := range t.answers {
 		a.out.put(a.event)

@@ -446,28 +446,29 @@ func (s *shard) changeExchange(v *vhost, c *Change) {
 }
 
 // Delivery marks. A queue's record says up to where messages may have been
-// delivered: everything while a consumer is attached, exactly when the last
-// has gone. So what comes again after a crash is marked as redelivered, at the
-// price of marking too much there.
+// delivered: a little ahead of the deliveries while there are consumers,
+// exactly when the last has gone. Nothing is delivered beyond what the disk
+// knows, so what comes again after a crash is marked as redelivered, at the
+// price of marking a little too much there.
 
 func markKey(place uint64) []byte { return fmt.Appendf(nil, "%020d", place) }
 
-func (s *shard) openMark(q *queue) {
-	if q.markOpen || q.spec.Class == Memory {
-		return
+func (s *shard) extendMark(q *queue) {
+	if to := q.wantsMark(); to > 0 {
+		q.markAsked = to
+		s.writeMark(q, to)
+		s.turn.marks = append(s.turn.marks, markMade{q, to})
+		s.turn.batch.Wait = true
 	}
-	q.markOpen, q.markPending = true, true
-	s.writeMark(q, MaxOffset)
-	s.turn.marks = append(s.turn.marks, q)
-	s.turn.batch.Wait = true
 }
 
 func (s *shard) closeMark(q *queue) {
-	if !q.markOpen {
+	exact := max(q.delivered, q.watermark)
+	if q.markAsked <= exact {
 		return
 	}
-	q.markOpen = false
-	s.writeMark(q, max(q.delivered, q.watermark))
+	q.mark, q.markAsked = exact, exact
+	s.writeMark(q, exact)
 }
 
 func (s *shard) writeMark(q *queue, at Offset) {

@@ -99,6 +99,7 @@ func (s *shard) settleQueue(q *queue) {
 	}
 	q.deliver()
 	q.dirty = false
+	s.extendMark(q)
 	if q.wantsFetch() {
 		s.fetch(q)
 	}

@@ -17,14 +17,12 @@ const transientBit = 1 << 62
 //	returned | ready[..] safe | ready[..] not committed | on disk alone (paged)
 //	<----------------------------- in order ------------------------------->
 type queue struct {
-	ref         *queueRef
-	env         *queueEnv
-	spec        QueueSpec
-	vhost       string
-	owner       string // id of the session, of an owned queue
-	removed     bool
-	markOpen    bool // the record of deliveries says: all
-	markPending bool // and is not on the disk yet: nothing is delivered
+	ref     *queueRef
+	env     *queueEnv
+	spec    QueueSpec
+	vhost   string
+	owner   string // id of the session, of an owned queue
+	removed bool
 
 	order     uint64 // of the newest entry in memory
 	transient uint64 // of the newest entry without an offset
@@ -50,6 +48,8 @@ type queue struct {
 	tail       []*entry // transient ones that came while paged
 
 	watermark Offset // recovered ones at or below may have been delivered before
+	mark      Offset // the disk knows that there may be deliveries up to here
+	markAsked Offset // and will know it up to here
 	delivered Offset // newest offset ever delivered
 
 	settled []settledEntry
@@ -340,12 +340,9 @@ func (q *queue) takeHead() {
 
 // deliver hands out what can be handed out.
 func (q *queue) deliver() {
-	if q.markPending {
-		return
-	}
 	for {
 		e := q.head()
-		if e == nil {
+		if e == nil || (e.stored && e.offset > q.mark) {
 			break
 		}
 		c := q.next()
@@ -382,6 +379,24 @@ func (q *queue) send(e *entry, c *consumer) {
 		Kind: Delivered, Sub: c.id, Message: e.message,
 		Tag: Tag{Place: q.ref.place, Seq: e.seq, Attempt: e.attempts},
 	})
+}
+
+// markAhead is how far the record of deliveries runs ahead of them: what a
+// crash brings again beyond what was delivered, and marked all the same.
+const markAhead = 4096
+
+// wantsMark says up to where the record of deliveries should go now, or 0.
+func (q *queue) wantsMark() Offset {
+	if len(q.consumers) == 0 {
+		return 0
+	}
+	if e := q.head(); e != nil && e.stored && e.offset > q.markAsked && q.next() != nil {
+		return e.offset + markAhead
+	}
+	if q.delivered > 0 && q.delivered+markAhead/2 > q.markAsked {
+		return q.delivered + markAhead
+	}
+	return 0
 }
 
 // next is the next consumer that can take one, round robin, or nil.

@@ -91,7 +91,6 @@ func (s *shard) stepConsume(r *consumeRequest) {
 		r.con.lease = q.spec.Lease
 	}
 	q.attach(r.con)
-	s.openMark(q)
 }
 
 func (s *shard) stepCancel(con *consumer) {

@@ -103,7 +103,7 @@ type turn struct {
 	answers []answer
 	held    []heldEntry // acks of a Submit: undone if the batch is refused
 	groups  []heldGroup
-	marks   []*queue // may deliver from then on
+	marks   []markMade
 	bound   []Record // records that stand and fall with the appends
 	bytes   int
 }
@@ -112,6 +112,12 @@ type added struct {
 	queue *queue
 	entry *entry
 	at    int // in batch.Appends
+}
+
+// markMade is a record of deliveries that the batch holds.
+type markMade struct {
+	queue *queue
+	to    Offset
 }
 
 type answer struct {

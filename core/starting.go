@@ -134,7 +134,7 @@ func (l *loader) delivery(rec Record) error {
 	if q := l.shard.places[place]; q != nil {
 		// All may have been delivered that there was when the broker died.
 		q.watermark = min(Offset(at), l.last)
-		q.delivered = q.watermark
+		q.delivered, q.mark, q.markAsked = q.watermark, q.watermark, q.watermark
 		if q.watermark != Offset(at) {
 			l.shard.writeMark(q, q.watermark) // or the next crash would mark what is new since
 		}
