@@ -50,7 +50,7 @@ type Broker struct {
 func (b *Broker) setDefaults() {
 	o := &b.options
 	if b.now == nil {
-		b.now = time.Now
+		b.now = time.Now //nolint:forbidigo // the one clock, unless another is given
 	}
 	if b.guard == nil {
 		b.guard = LoopbackGuard{}

@@ -61,7 +61,7 @@ func TestMessageAtRest(t *testing.T) {
 		"a bare message":                       func(*Message) {},
 		"an empty address is kept as it is":    func(m *Message) { m.Address = Address{} },
 		"a publisher without names is not nil": func(m *Message) { m.From = &Identity{} },
-		"everything at once":                   func(m *Message) { *m = *fullMessage() }, //nolint:govet // not shared yet
+		"everything at once":                   func(m *Message) { *m = *fullMessage() },
 		"every word as a topic and a header": func(m *Message) {
 			for _, w := range codecWords {
 				m.Headers = append(m.Headers, Header{w, w})

@@ -144,7 +144,9 @@ func (v *vhost) sessionRows() (rows []Row) {
 	defer v.mu.RUnlock()
 	for key, info := range v.sessions {
 		rows = append(rows, Row{key, []Field{
-			{"user", info.user}, {"protocol", info.protocol}, {"remote", info.remote},
+			{"user", info.user},
+			{"protocol", info.protocol},
+			{"remote", info.remote},
 			{"connected", strconv.FormatBool(info.connected)},
 		}})
 	}

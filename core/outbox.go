@@ -139,7 +139,7 @@ func (o *Outbox) push(p place) uint64 {
 
 // settle answers the publish at a place; it leaves when its turn has come. n
 // is how many targets it had.
-func (o *Outbox) settle(at uint64, n uint64, err error) {
+func (o *Outbox) settle(at, n uint64, err error) {
 	o.mu.Lock()
 	if o.closed {
 		o.mu.Unlock()
@@ -224,13 +224,6 @@ func (o *Outbox) pop() (first bool) {
 		o.events = append(o.events, Event{Kind: Again})
 	}
 	return before == 0 && len(o.events) > 0
-}
-
-// owed is how many answers are owed.
-func (o *Outbox) owed() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return int(o.tail - o.head)
 }
 
 // Take returns what has gathered and gives spare back for reuse. It returns

@@ -3,6 +3,7 @@ package core
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"strconv"
 	"sync"
 	"time"
@@ -279,7 +280,7 @@ func (s *Session) Submit(ops []Op, token uint64) error {
 			return ErrWait
 		}
 		if sub.group.place, err = s.out.reserve(token, nil); err != nil {
-			if !publishes && err == ErrWait {
+			if !publishes && errors.Is(err, ErrWait) {
 				sub.group.ordered = false // an ack never waits: it is answered when it is done
 			} else {
 				return err

@@ -94,6 +94,7 @@ func (c *client) take() []core.Event {
 func topicOf(s string) core.Address {
 	return core.Address{VHost: "/", Exchange: core.TopicExchange, Topic: s}
 }
+
 func queueOf(s string) core.Address {
 	return core.Address{VHost: "/", Exchange: core.DefaultExchange, Topic: s}
 }
@@ -204,7 +205,7 @@ func TestQueueDeliversInOrderUntilAcked(t *testing.T) {
 	w.Ack(ev[1].Tag)
 	w.want("1: 2")
 	w.Nack(core.Back{}, ev[2].Tag)
-	ev = w.want("1: 1 n=2")
+	w.want("1: 1 n=2")
 	w.Close(core.Closing{})
 	v, _ := x.connect(core.SessionSpec{})
 	v.Consume(core.Sub{ID: 1, Where: queueOf("q"), Credit: core.Credit{Messages: 10}}, 3)

@@ -246,6 +246,7 @@ func (h *history) read(r *reader) {
 			}
 		case core.Delivered:
 			h.delivered(r, e)
+		case core.Cancelled, core.Drained, core.Again, core.Evicted:
 		}
 	}
 }

@@ -9,10 +9,14 @@ import (
 // What the store counts in. Ids share one space per partition; core gives
 // them out from Partition.NextID up, never twice, below 2^63.
 type (
+	// PartitionID is the number of a partition: its shard's.
 	PartitionID uint16
-	LogID       uint64
-	CursorID    uint64
-	RouteSetID  uint64
+	// LogID is the number of a log.
+	LogID uint64
+	// CursorID is the number of a cursor.
+	CursorID uint64
+	// RouteSetID is the number of a set of cursors.
+	RouteSetID uint64
 	// Table is a kind of record: core's own numbering.
 	Table uint8
 )

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -40,7 +41,7 @@ func (p *printer) print(out io.Writer, d *client.Delivery) error {
 	case p.verbose:
 		fmt.Fprintf(out, "%s%s\n", d.Dest, details(d))
 	}
-	_, err := out.Write(append(d.Body[:len(d.Body):len(d.Body)], '\n'))
+	_, err := out.Write(append(slices.Clip(d.Body), '\n'))
 	return err
 }
 

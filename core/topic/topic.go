@@ -98,7 +98,7 @@ func HasWildcard(filter string) bool {
 	return false
 }
 
-// A Fault says what is wrong with a filter; "" is nothing. Adapters whose
+// Fault says what is wrong with a filter; "" is nothing. Adapters whose
 // protocol allows '#' at the end alone ask with deep false.
 func Fault(filter string, deep bool) string {
 	if filter == "" {

@@ -58,9 +58,14 @@ func TestFault(t *testing.T) {
 		deep   bool
 		ok     bool
 	}{
-		{"a/+/b", false, true}, {"a/#", false, true}, {"#", false, true},
-		{"a/#/b", false, false}, {"a/#/b", true, true},
-		{"a/b+", true, false}, {"a/b#", true, false}, {"", true, false},
+		{"a/+/b", false, true},
+		{"a/#", false, true},
+		{"#", false, true},
+		{"a/#/b", false, false},
+		{"a/#/b", true, true},
+		{"a/b+", true, false},
+		{"a/b#", true, false},
+		{"", true, false},
 	} {
 		if got := Fault(tt.filter, tt.deep) == ""; got != tt.ok {
 			t.Errorf("Fault(%q, deep %v) says fine = %v, want %v", tt.filter, tt.deep, got, tt.ok)

@@ -28,7 +28,7 @@ var build struct {
 func binary(t *testing.T) string {
 	t.Helper()
 	build.Do(func() {
-		dir, err := os.MkdirTemp("", "godwit-interop")
+		dir, err := os.MkdirTemp("", "godwit-interop") //nolint:usetesting // all tests share it: TestMain removes it
 		if err != nil {
 			build.err = err
 			return

@@ -2,10 +2,12 @@ package interop
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -85,7 +87,7 @@ func throw(t *testing.T, addr string, in []byte) []byte {
 		c.(*net.TCPConn).CloseWrite()
 	}()
 	got, err := io.ReadAll(c)
-	if ne, ok := err.(net.Error); ok && ne.Timeout() {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the connection was not closed; it said %.200q", got)
 	}
 	return got

@@ -275,11 +275,12 @@ func (c *cursor) settle(from, to core.Offset) {
 	c.settled = slices.Clone(merged[1:])
 }
 
-// raise lifts the floor to the first record the cursor owes. What lies below
-// is settled or was never its affair, as most of a shared log is.
+// raise lifts the floor to the first record the cursor may want: one it owes,
+// or one of a stream, which is routed to nobody and read by any. What lies
+// below is settled or was never its affair, as most of a shared log is.
 func (p *part) raise(id core.CursorID, c *cursor, l *log) {
 	i := l.search(c.floor)
-	for i < len(l.records) && !p.owes(id, c.log, &l.records[i]) {
+	for i < len(l.records) && (l.records[i].gone || l.records[i].routes != 0 && !p.owes(id, c.log, &l.records[i])) {
 		i++
 	}
 	floor := l.next
@@ -386,7 +387,7 @@ func (p *part) fetch(f *core.Fetch, l *log) error {
 		if r.gone || (f.From == 0 && r.time < f.Since) || (f.Cursor != 0 && !p.owes(f.Cursor, f.Log, r)) {
 			continue
 		}
-		if n := len(f.Out); n > 0 && ((f.Records > 0 && n >= f.Records) || (f.Bytes > 0 && bytes+r.size > int64(f.Bytes))) {
+		if n := len(f.Out); n > 0 && f.Bytes > 0 && bytes+r.size > int64(f.Bytes) {
 			f.Next = f.Out[n-1].Offset + 1
 			return nil
 		}
@@ -400,6 +401,10 @@ func (p *part) fetch(f *core.Fetch, l *log) error {
 		}
 		f.Out = append(f.Out, s)
 		bytes += r.size
+		if f.Records > 0 && len(f.Out) >= f.Records {
+			f.Next = r.offset + 1
+			return nil
+		}
 	}
 	f.Next = max(f.From, l.next)
 	return nil

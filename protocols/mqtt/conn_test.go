@@ -332,7 +332,7 @@ func TestReceiveMaximumOfTheClient(t *testing.T) {
 		pub.publish("a", 0, 0, "passes")
 		sub.want(`PUBLISH a "passes" q0`)
 		for i := range uint16(8) {
-			sub.ack(packets.Puback, i+1).want(`PUBLISH a "` + string('2'+rune(i)) + `" q1 id=` + string(idText(i+3)))
+			sub.ack(packets.Puback, i+1).want(`PUBLISH a "` + string('2'+rune(i)) + `" q1 id=` + idText(i+3))
 		}
 		sub.ack(packets.Puback, 9).ack(packets.Puback, 10).want()
 	}

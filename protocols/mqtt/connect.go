@@ -9,8 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/godwitmq/godwit/core"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/godwitmq/godwit/core"
 )
 
 // never is a Session Expiry Interval without an end; ours has one.

@@ -5,8 +5,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/godwitmq/godwit/core"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/godwitmq/godwit/core"
 )
 
 // originTopic is the user property of a message that is delivered under

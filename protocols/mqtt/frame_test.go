@@ -214,7 +214,7 @@ func TestCodesFitTheirPacket(t *testing.T) {
 		"CONNACK":    "\x80\x81\x82\x83\x84\x85\x86\x87\x88\x89\x8a\x8c\x90\x95\x97\x99\x9a\x9b\x9c\x9d\x9f",
 		"DISCONNECT": "\x80\x81\x82\x83\x87\x89\x8b\x8d\x8e\x8f\x90\x93\x94\x95\x96\x97\x98\x99\x9a\x9b\x9c\x9d\x9e\x9f\xa0\xa1\xa2",
 	}
-	for code := core.Code(0); code < 600; code++ {
+	for code := range core.Code(600) {
 		e := &core.Error{Code: code}
 		for name, got := range map[string]byte{
 			"PUBACK": ackCode(e), "SUBACK": subackCode(e), "CONNACK": connackCode(e), "DISCONNECT": disconnectCode(e),

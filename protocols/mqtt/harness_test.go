@@ -220,8 +220,7 @@ func (c *client) take() []core.Event {
 }
 
 func (c *client) end(err error) {
-	var polite *protocols.Close
-	if errors.As(err, &polite) {
+	if polite, ok := errors.AsType[*protocols.Close](err); ok {
 		c.out = c.handler.Deliver(c.out, c.take())
 		err = polite.Err
 	}

@@ -114,7 +114,7 @@ func (o *outbound) resend(tag core.Tag) (id uint16, now sent, found bool) {
 		}
 		s.attempt = tag.Attempt
 		o.late--
-		switch s.sent {
+		switch s.sent { //nolint:exhaustive // late ones alone come here
 		case lateQoS1:
 			s.sent = sentQoS1
 			o.inFlight++
@@ -271,7 +271,7 @@ func (o *outbound) restoreSlot(b []byte, tail uint64) {
 		seq:     binary.BigEndian.Uint64(b[11:]),
 		attempt: binary.BigEndian.Uint16(b[19:]),
 	}
-	switch s.sent {
+	switch s.sent { //nolint:exhaustive // done ones are not in a residue, and fall to the default
 	case sentQoS1, lateQoS1:
 		s.sent = lateQoS1
 	case sentQoS2, lateQoS2:

@@ -6,8 +6,9 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/godwitmq/godwit/core"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/godwitmq/godwit/core"
 )
 
 // A publishing is a PUBLISH where it lies in the frame.

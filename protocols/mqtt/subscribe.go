@@ -5,9 +5,10 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/mochi-mqtt/server/v2/packets"
+
 	"github.com/godwitmq/godwit/core"
 	"github.com/godwitmq/godwit/core/topic"
-	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // A subscription is what a client wants from one filter. It does not change:

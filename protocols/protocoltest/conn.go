@@ -247,8 +247,7 @@ func (c *conn) tick(now time.Time) {
 // end closes the connection from the broker's side: with a word if err is a
 // *protocols.Close.
 func (c *conn) end(err error) {
-	var polite *protocols.Close
-	if errors.As(err, &polite) {
+	if polite, ok := errors.AsType[*protocols.Close](err); ok {
 		c.deliver()
 		err = polite.Err
 	}

@@ -172,7 +172,7 @@ func (w *world) say(c *conn, native string) error {
 		return err
 	}
 	if c.gone {
-		return fmt.Errorf("%s was closed by the broker: %v", c.name, c.why)
+		return fmt.Errorf("%s was closed by the broker: %w", c.name, c.why)
 	}
 	bytes, err := c.wire.encode(native)
 	if err != nil {

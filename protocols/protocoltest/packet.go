@@ -3,6 +3,8 @@ package protocoltest
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -24,9 +26,7 @@ func (p *packet) match(got *packet, v vars) string {
 		return fmt.Sprintf("want %s", p.word)
 	}
 	caught := vars{}
-	for k, value := range v {
-		caught[k] = value
-	}
+	maps.Copy(caught, v)
 	if diff := matchFixed(p.fixed, got.fixed, caught); diff != "" {
 		return diff
 	}
@@ -40,9 +40,7 @@ func (p *packet) match(got *packet, v vars) string {
 	if p.hasBody && !caught.match(p.body, got.body) {
 		return "the body differs"
 	}
-	for k, value := range caught {
-		v[k] = value
-	}
+	maps.Copy(v, caught)
 	return ""
 }
 
@@ -140,7 +138,7 @@ func (p *packet) show(between string) string {
 func (p *packet) text(between string) string {
 	var b strings.Builder
 	b.WriteString(p.word)
-	for _, f := range append(p.fixed[:len(p.fixed):len(p.fixed)], p.rest...) {
+	for _, f := range append(slices.Clip(p.fixed), p.rest...) {
 		b.WriteByte(' ')
 		b.WriteString(showValue(f.name))
 		b.WriteString(between)

@@ -2,6 +2,7 @@ package protocoltest
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"strconv"
 	"strings"
@@ -50,9 +51,7 @@ func (v vars) match(pattern, got string) bool {
 		}
 		caught[name] = m[i+1]
 	}
-	for name, value := range caught {
-		v[name] = value
-	}
+	maps.Copy(v, caught)
 	return true
 }
 

@@ -130,8 +130,7 @@ func TestRunnerFails(t *testing.T) {
 // A failure says where, what came instead, and what else is waiting.
 func TestFailureIsClear(t *testing.T) {
 	err := Play("x.txt", []byte("# shown\nline a> ECHO OK\nline b> ECHO other\na< ERR $_\n"), toys)
-	var f *Failure
-	if !errors.As(err, &f) {
+	if _, ok := errors.AsType[*Failure](err); !ok {
 		t.Fatalf("no *Failure but %v", err)
 	}
 	if want := "x.txt:4: a< ERR $_\n   the line differs\n   got: OK\n   also waiting: b< other"; err.Error() != want {

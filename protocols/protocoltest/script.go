@@ -2,6 +2,7 @@ package protocoltest
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"strings"
 )
@@ -102,9 +103,7 @@ func (s *script) plays() []map[string]string {
 		for _, p := range plays {
 			for _, v := range e.values {
 				next := map[string]string{e.name: v}
-				for k, old := range p {
-					next[k] = old
-				}
+				maps.Copy(next, p)
 				more = append(more, next)
 			}
 		}

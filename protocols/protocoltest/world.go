@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strconv"
 	"strings"
@@ -49,9 +50,7 @@ func play(s *script, values map[string]string, o Options) (w *world, err error) 
 		options: o, script: s, vars: vars{}, conns: map[string]*conn{},
 		protos: map[string]string{}, edits: map[int]string{},
 	}
-	for name, v := range values {
-		w.vars[name] = v
-	}
+	maps.Copy(w.vars, values)
 	defer func() {
 		if p := recover(); p != nil {
 			err = w.fail("panic: %v\n%s", p, stack())
@@ -185,7 +184,7 @@ func (w *world) send(proto string, st *step) error {
 		}
 	}
 	if c.gone {
-		return fmt.Errorf("%s was closed by the broker: %v", c.name, c.why)
+		return fmt.Errorf("%s was closed by the broker: %w", c.name, c.why)
 	}
 	bytes := []byte(text)
 	if !st.exact {
@@ -363,7 +362,7 @@ func (w *world) expectNothing(c *conn) error {
 		return err
 	}
 	if c.gone {
-		return fmt.Errorf("%s was closed by the broker: %v", c.name, c.why)
+		return fmt.Errorf("%s was closed by the broker: %w", c.name, c.why)
 	}
 	return nil
 }
