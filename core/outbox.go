@@ -226,10 +226,11 @@ func (o *Outbox) pop() (first bool) {
 	return before == 0 && len(o.events) > 0
 }
 
-// Take returns what has gathered and gives spare back for reuse. It returns
-// false once the session is closed and nothing is left.
+// Take returns what has gathered and gives spare back for reuse: its elements
+// are cleared, so that they let go of their messages. It returns false once
+// the session is closed and nothing is left.
 func (o *Outbox) Take(spare []Event) ([]Event, bool) {
-	clear(spare[:cap(spare)]) // let go of the messages
+	clear(spare) // not its capacity: that cost a tenth of all CPU at a fan-in
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	events := o.events

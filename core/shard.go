@@ -239,7 +239,7 @@ func (in *inbox) passes(o *Outbox) bool {
 }
 
 func (in *inbox) take(spare []command) []command {
-	clear(spare[:cap(spare)])
+	clear(spare)
 	if cap(spare) > 16<<10 {
 		spare = nil // after a flood
 	}
