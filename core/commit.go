@@ -126,6 +126,7 @@ func (s *shard) settle(t *turn) {
 	for _, h := range t.held {
 		if !h.queue.removed {
 			h.release(nil, s)
+			h.queue.publishStats() // who is answered may look
 		}
 	}
 	for _, g := range t.groups {

@@ -123,10 +123,14 @@ type submission struct {
 	group *together
 	pubs  []submitted
 	acks  []Tag
-	nacks []Tag
-	back  Back
+	nacks []nacked
 	notes []Note
 	out   *Outbox
+}
+
+type nacked struct {
+	tag  Tag
+	back Back
 }
 
 type submitted struct {
@@ -158,9 +162,9 @@ func (s *shard) stepSubmit(sub *submission) {
 			}
 		}
 	}
-	for _, t := range sub.nacks {
-		if q := s.places[t.Place]; q != nil {
-			q.nack(t, sub.out, sub.back)
+	for _, n := range sub.nacks {
+		if q := s.places[n.tag.Place]; q != nil {
+			q.nack(n.tag, sub.out, n.back)
 		}
 	}
 	s.note(sub)

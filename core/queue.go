@@ -452,7 +452,7 @@ func (q *queue) detach(c *consumer, err error) {
 	q.consumers = slices.Delete(q.consumers, i, i+1)
 	c.gone = true
 	q.touch()
-	if c.pulling {
+	if c.pulling && err == nil { // with an error, Cancelled is the end of the pull too
 		c.endPull(nil)
 	}
 	c.out.put(Event{Kind: Cancelled, Sub: c.id, N: c.delivered, Err: err})

@@ -317,7 +317,9 @@ func (s *Session) gather(sub *submission, op *Op) (*routes, *Error) {
 	case op.Note != nil:
 		sub.notes = append(sub.notes, *op.Note)
 	case op.Nack != nil:
-		sub.nacks, sub.back = append(sub.nacks, op.Nack...), op.Back
+		for _, t := range op.Nack {
+			sub.nacks = append(sub.nacks, nacked{t, op.Back})
+		}
 	default:
 		sub.acks = append(sub.acks, op.Ack...)
 	}
@@ -600,7 +602,8 @@ func (s *Session) Cancel(sub uint32) {
 	}
 }
 
-// Ack settles deliveries. Tags that are unknown or settled are ignored.
+// Ack settles deliveries. Tags that are unknown or settled are ignored. The
+// slice stays the caller's, here and in Nack and Touch.
 func (s *Session) Ack(tags ...Tag) { s.settle(cmdAck, tags, nil) }
 
 // Nack gives deliveries back: to their old place, or as b says.

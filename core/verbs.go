@@ -29,7 +29,8 @@ type Op struct {
 	Note      *Note
 }
 
-// Back is how a nacked delivery goes back.
+// Back is how a nacked delivery goes back. Delay does nothing yet: adapters
+// refuse it.
 type Back struct {
 	Delay time.Duration
 	Dead  bool // to the dead letters; discarded if the queue has none

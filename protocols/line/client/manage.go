@@ -1,0 +1,128 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// A Row is one thing of a list and its figures.
+type Row struct {
+	Name   string
+	Fields []Header
+}
+
+// Field is the value of a figure, or "".
+func (r *Row) Field(name string) string {
+	for _, f := range r.Fields {
+		if f.Name == name {
+			return f.Value
+		}
+	}
+	return ""
+}
+
+// Do says any answered verb, as one types it, and gives the rows of its answer.
+func (c *Client) Do(ctx context.Context, words ...string) ([]string, error) {
+	for _, w := range words {
+		if err := checkWord("a word", w); err != nil {
+			return nil, err
+		}
+	}
+	k, err := c.call(ctx, strings.Join(words, " "), 0)
+	if err != nil {
+		return nil, err
+	}
+	return k.rows, nil
+}
+
+// Make declares a queue, q/..., or an exchange, x/...: options are words as
+// "class=async". The same again is no error.
+func (c *Client) Make(ctx context.Context, dest string, options ...string) error {
+	_, err := c.Do(ctx, append([]string{"MK", dest}, options...)...)
+	return err
+}
+
+// Remove removes it.
+func (c *Client) Remove(ctx context.Context, dest string, options ...string) error {
+	_, err := c.Do(ctx, append([]string{"RM", dest}, options...)...)
+	return err
+}
+
+// Bind makes a queue a target of what a source gets: t/FILTER or
+// x/EXCHANGE/KEY.
+func (c *Client) Bind(ctx context.Context, target, source string) error {
+	_, err := c.Do(ctx, "BIND", target, source)
+	return err
+}
+
+// Unbind is the reverse.
+func (c *Client) Unbind(ctx context.Context, target, source string) error {
+	_, err := c.Do(ctx, "UNBIND", target, source)
+	return err
+}
+
+// Purge empties a queue and says how many messages went.
+func (c *Client) Purge(ctx context.Context, dest string) (int64, error) {
+	if err := checkWord("the destination", dest); err != nil {
+		return 0, err
+	}
+	k, err := c.call(ctx, "PURGE "+dest, 0)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(k.ok["n"], 10, 64)
+}
+
+// Stat gives the figures of a queue or exchange.
+func (c *Client) Stat(ctx context.Context, dest string) (Row, error) {
+	rows, err := c.Do(ctx, "STAT", dest)
+	if err != nil {
+		return Row{}, err
+	}
+	if len(rows) != 1 {
+		return Row{}, fmt.Errorf("STAT %s: %d rows", dest, len(rows))
+	}
+	return parseRow(rows[0]), nil
+}
+
+// List gives all that a pattern means: q/ord*, x/*, t/plant*.
+func (c *Client) List(ctx context.Context, pattern string) (all []Row, err error) {
+	if err := checkWord("the pattern", pattern); err != nil {
+		return nil, err
+	}
+	for line := "LS " + pattern; line != ""; {
+		k, err := c.call(ctx, line, 0)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range k.rows {
+			all = append(all, parseRow(r))
+		}
+		line = string(appendOption([]byte("LS "+pattern), "after", k.ok["after"]))
+		if k.ok["after"] == "" {
+			break
+		}
+	}
+	return all, nil
+}
+
+func parseRow(text string) (r Row) {
+	words := strings.Split(text, " ")
+	r.Name = words[0]
+	for _, w := range words[1:] {
+		name, value, _ := strings.Cut(w, "=")
+		if text, err := Unescape(value); err == nil {
+			value = text
+		}
+		r.Fields = append(r.Fields, Header{name, value})
+	}
+	return r
+}
+
+// Ping asks whether the broker is there.
+func (c *Client) Ping(ctx context.Context) error {
+	_, err := c.Do(ctx, "PING")
+	return err
+}
