@@ -46,11 +46,11 @@ vet: ## go vet
 lint: ## golangci-lint: few linters, and the walls between the rooms
 	$(TOOL) golangci-lint run $(PACKAGES)
 
-test: ## every quick test: units, properties, transcripts, fuzz seeds, examples
-	$(GO) test -tags invariants -timeout 5m $(PACKAGES)
+test: ## every quick test: units, properties, transcripts, fuzz seeds, examples (long ones have targets of their own)
+	$(GO) test -short -tags invariants -timeout 5m $(PACKAGES)
 
 race: ## the same under the race detector
-	CGO_ENABLED=1 $(GO) test -race -tags invariants -timeout 10m $(PACKAGES)
+	CGO_ENABLED=1 $(GO) test -short -race -tags invariants -timeout 10m $(PACKAGES)
 
 cover: ## coverage by room, to look at
 	$(GO) test -cover $(PACKAGES)
