@@ -121,7 +121,7 @@ func hasWildcardByte(b []byte) bool {
 func (p *publishing) message(f *frame, t *target, now func() time.Time) *core.Message {
 	m := newMessage(p.body)
 	m.Address, m.QoS, m.Priority = t.address, f.qos(), core.DefaultPriority
-	m.Retain, m.UTF8 = f.retain() && t.keeps, p.flags&isText != 0
+	m.Retain, m.UTF8, m.Arrived = f.retain() && t.keeps, p.flags&isText != 0, now()
 	if p.flags&hasExpiry != 0 {
 		m.Expires = now().Add(seconds(p.expiry))
 	}
@@ -352,7 +352,7 @@ func (c *conn) publishQoS0(f *frame, p *publishing) error {
 		return nil
 	}
 	c.noteRetain(f, to)
-	return c.session.Publish(p.message(f, to, c.broker.Now), 0)
+	return c.session.Publish(p.message(f, to, c.now), 0)
 }
 
 func (p *publishing) badText() bool { return p.flags&isText != 0 && !utf8.Valid(p.body) }
@@ -397,7 +397,7 @@ func (c *conn) forward(f *frame, p *publishing, to *target) error {
 		return c.refuse(token, errPayloadFormat)
 	}
 	c.noteRetain(f, to)
-	m := p.message(f, to, c.broker.Now)
+	m := p.message(f, to, c.now)
 	if f.qos() == 2 && c.durable {
 		// The id is on the disk with the message, or before PUBREC at the latest.
 		note := &core.Note{Key: qos2Key(p.id), Value: qos2Value}
