@@ -1,0 +1,121 @@
+package badger
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/godwitmq/godwit/core"
+)
+
+// BenchmarkCommit is one shard that publishes messages of 256 octets, window
+// of them at a time in flight, each batch waiting for the one before, and
+// settles each one with the batch after. One op is one message.
+func BenchmarkCommit(b *testing.B) {
+	for _, profile := range []Profile{Edge, Server} {
+		for _, window := range []int{1, 256, 1000} {
+			for _, acks := range []bool{false, true} {
+				name := fmt.Sprintf("%s/window=%d/acks=%v", profile, window, acks)
+				b.Run(name, func(b *testing.B) { benchmarkCommit(b, profile, window, acks) })
+			}
+		}
+	}
+}
+
+func benchmarkCommit(b *testing.B, profile Profile, window int, acks bool) {
+	s, err := Open(b.TempDir(), Options{Profile: profile})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close(context.Background()) //nolint:errcheck // a benchmark
+	p, err := s.Open(context.Background(), 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	m := &core.Message{
+		Address: core.Address{VHost: "/", Exchange: core.TopicExchange, Topic: "plant/7/temp"},
+		From:    &core.Identity{VHost: "/", User: "press", Client: "press-7", Protocol: "mqtt"},
+		QoS:     1, Body: make([]byte, 256), Arrived: time.UnixMilli(1_790_000_000_000),
+	}
+	said := make(chan error, 1)
+	commit := func(batch *core.Batch) {
+		batch.Wait = true
+		batch.Done = doneFunc(func(_ *core.Batch, err error) { said <- err })
+		if err := p.Commit(batch); err != nil {
+			b.Fatal(err)
+		}
+		if err := <-said; err != nil {
+			b.Fatal(err)
+		}
+	}
+	commit(&core.Batch{Cursors: []core.CursorOp{{ID: 2, Log: 1}}})
+	b.ReportAllocs()
+	b.ResetTimer()
+	batch := &core.Batch{}
+	start := time.Now()
+	for left := b.N; left > 0; left -= window {
+		n := min(left, window)
+		batch.Acks = batch.Acks[:0]
+		if k := len(batch.Appends); acks && k > 0 {
+			batch.Acks = append(batch.Acks, core.Ack{Cursor: 2, From: batch.Appends[0].Offset, To: batch.Appends[k-1].Offset + 1, N: int64(k)})
+		}
+		batch.Appends = batch.Appends[:0]
+		for range n {
+			batch.Appends = append(batch.Appends, core.Append{Log: 1, Routes: core.Solo(2), Message: m})
+		}
+		commit(batch)
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "msg/s")
+}
+
+// BenchmarkFetch reads a backlog, 1,024 messages at a time. One op is one
+// message.
+func BenchmarkFetch(b *testing.B) {
+	s, err := Open(b.TempDir(), Options{Profile: Server})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close(context.Background()) //nolint:errcheck // a benchmark
+	p, err := s.Open(context.Background(), 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	said := make(chan error, 1)
+	m := &core.Message{Address: core.Address{VHost: "/", Exchange: core.TopicExchange, Topic: "plant/7/temp"}, Body: make([]byte, 256)}
+	for range 100 {
+		batch := &core.Batch{Wait: true, Cursors: []core.CursorOp{{ID: 2, Log: 1}}, Done: doneFunc(func(_ *core.Batch, err error) { said <- err })}
+		for range 1000 {
+			batch.Appends = append(batch.Appends, core.Append{Log: 1, Routes: core.Solo(2), Message: m})
+		}
+		if err := p.Commit(batch); err != nil {
+			b.Fatal(err)
+		}
+		<-said
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	f := &core.Fetch{Log: 1, Cursor: 2, Records: 1024, Bytes: 1 << 20, Done: fetchedFunc(func(_ *core.Fetch, err error) { said <- err })}
+	for left := b.N; left > 0; left -= len(f.Out) {
+		if f.From = f.Next; f.From > 100_000 {
+			f.From = 1
+		}
+		if err := p.Fetch(f); err != nil {
+			b.Fatal(err)
+		}
+		if err := <-said; err != nil || len(f.Out) == 0 {
+			b.Fatal(len(f.Out), err)
+		}
+	}
+}
+
+// A doneFunc is a BatchDone.
+type doneFunc func(*core.Batch, error)
+
+func (f doneFunc) Committed(b *core.Batch, err error) { f(b, err) }
+
+// A fetchedFunc is a FetchDone.
+type fetchedFunc func(*core.Fetch, error)
+
+func (f fetchedFunc) Fetched(r *core.Fetch, err error) { f(r, err) }

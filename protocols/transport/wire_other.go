@@ -1,0 +1,7 @@
+//go:build !unix
+
+package transport
+
+import "net"
+
+func newWire(c net.Conn) wire { return plainWire{c} }
