@@ -219,7 +219,7 @@ func (s *store) poisoned() error {
 func (s *store) fail(err error) error {
 	e := fmt.Errorf("%w: %w", core.ErrPoisoned, err)
 	s.poison.CompareAndSwap(nil, &e)
-	s.log.Error("the store failed; nothing more is confirmed", "dir", s.dir, "err", err)
+	s.log.Error("the store failed; nothing more is confirmed", slog.String("dir", s.dir), slog.Any("err", err))
 	return s.poisoned()
 }
 

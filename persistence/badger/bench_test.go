@@ -28,7 +28,7 @@ func benchmarkCommit(b *testing.B, profile Profile, window int, acks bool) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close(context.Background()) //nolint:errcheck // a benchmark
+	defer s.Close(context.Background())
 	p, err := s.Open(context.Background(), 1)
 	if err != nil {
 		b.Fatal(err)
@@ -77,7 +77,7 @@ func BenchmarkFetch(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close(context.Background()) //nolint:errcheck // a benchmark
+	defer s.Close(context.Background())
 	p, err := s.Open(context.Background(), 1)
 	if err != nil {
 		b.Fatal(err)

@@ -21,7 +21,7 @@ func openRepaired(path string, p profile, log *slog.Logger) (*badger.DB, error) 
 	if err == nil {
 		return db, nil
 	}
-	log.Warn("the database did not open; trying once more", "dir", path, "err", err)
+	log.Warn("the database did not open; trying once more", slog.String("dir", path), slog.Any("err", err))
 	if err := removeEmpty(path, log); err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func removeEmpty(path string, log *slog.Logger) error {
 			if st, err := os.Stat(name); err != nil || st.Size() > 0 {
 				continue
 			}
-			log.Warn("removing an empty file that a crash left", "file", name)
+			log.Warn("removing an empty file that a crash left", slog.String("file", name))
 			if err := os.Remove(name); err != nil {
 				return fmt.Errorf("remove the empty file %s: %w", name, err)
 			}

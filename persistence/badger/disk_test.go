@@ -149,8 +149,7 @@ func TestADamagedIndexIsReportedAtOpen(t *testing.T) {
 	b.flip(blockKey(kindIndex, 1, 1, 1), 9)
 	b.reopenStore()
 	_, err := b.s.Open(context.Background(), 1)
-	var corrupt *core.CorruptError
-	if !errors.As(err, &corrupt) {
+	if _, ok := errors.AsType[*core.CorruptError](err); !ok {
 		t.Errorf("open said %v, want damage", err)
 	}
 }

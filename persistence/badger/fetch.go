@@ -137,8 +137,7 @@ func (s *store) fetch(p *part, f *core.Fetch, v *view) error {
 
 // damaged makes a CorruptError of what is wrong with a block.
 func damaged(l core.LogID, b *block, err error) error {
-	var corrupt *core.CorruptError
-	if errors.As(err, &corrupt) {
+	if _, ok := errors.AsType[*core.CorruptError](err); ok {
 		return err
 	}
 	return &core.CorruptError{Log: l, From: b.base, To: b.end(), Text: "a block cannot be read (" + err.Error() + "): restore a backup, or skip it"}

@@ -83,7 +83,7 @@ func killMe(dir string, tiny bool) {
 		}
 		if at, ok := offsets[n-40]; ok && n%3 == 0 {
 			fmt.Fprintln(out, "ack", n-40)
-			out.Flush() //nolint:errcheck // the reader is there until it kills us
+			out.Flush()
 			b.Acks = []core.Ack{{Cursor: 3, From: 1, To: at + 1}}
 			delete(offsets, n-40)
 		}
@@ -189,7 +189,7 @@ func (k *killing) check() {
 	k.t.Helper()
 	b := &bench{t: k.t, profile: killProfile(k.tiny), dir: k.dir}
 	b.open()
-	defer b.s.Close(context.Background()) //nolint:errcheck // it was only read
+	defer b.s.Close(context.Background())
 	b.openPart()
 	last, err := lastNumber(b.p)
 	if err != nil {

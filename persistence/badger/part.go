@@ -69,7 +69,6 @@ type routeSet struct {
 	id      core.RouteSetID
 	members []core.CursorID // sorted
 	retired bool
-	logs    int // in how many logs a route of it exists
 }
 
 // A route is the use of one route set in one log.

@@ -105,7 +105,13 @@ func (p *profile) options(path string, log *slog.Logger) badger.Options {
 // information is about its tables.
 type badgerLog struct{ log *slog.Logger }
 
-func (l badgerLog) Errorf(f string, a ...any)   { l.log.Error(fmt.Sprintf(f, a...)) }
-func (l badgerLog) Warningf(f string, a ...any) { l.log.Warn(fmt.Sprintf(f, a...)) }
-func (l badgerLog) Infof(f string, a ...any)    { l.log.Debug(fmt.Sprintf(f, a...)) }
-func (l badgerLog) Debugf(string, ...any)       {}
+func (l badgerLog) Errorf(f string, a ...any) {
+	l.log.Error("badger", slog.String("says", fmt.Sprintf(f, a...)))
+}
+func (l badgerLog) Warningf(f string, a ...any) {
+	l.log.Warn("badger", slog.String("says", fmt.Sprintf(f, a...)))
+}
+func (l badgerLog) Infof(f string, a ...any) {
+	l.log.Debug("badger", slog.String("says", fmt.Sprintf(f, a...)))
+}
+func (l badgerLog) Debugf(string, ...any) {}

@@ -17,9 +17,16 @@ var msgVerb = func() *verb {
 	v := &verb{
 		name: "MSG", args: []argKind{argSid, argNumber, argDest}, need: 3, headers: true, payload: true,
 		options: []option{
-			{name: "ts", kind: count}, {name: "pri", kind: count, max: 9}, {name: "exp", kind: count},
-			{name: "key", kind: text}, {name: "dedup", kind: text}, {name: "ct", kind: text}, {name: "cid", kind: octets},
-			{name: "reply", kind: text}, {name: "retain", kind: flag}, {name: "n", kind: count},
+			{name: "ts", kind: count},
+			{name: "pri", kind: count, max: 9},
+			{name: "exp", kind: count},
+			{name: "key", kind: text},
+			{name: "dedup", kind: text},
+			{name: "ct", kind: text},
+			{name: "cid", kind: octets},
+			{name: "reply", kind: text},
+			{name: "retain", kind: flag},
+			{name: "n", kind: count},
 		},
 	}
 	for i := range v.options {
@@ -110,31 +117,39 @@ func TestAppendMsg(t *testing.T) {
 		want  string
 	}{
 		{
-			"plain", core.Event{Message: &core.Message{Address: where, Priority: 4, Arrived: at, Body: []byte("21.5")}},
+			"plain",
+			core.Event{Message: &core.Message{Address: where, Priority: 4, Arrived: at, Body: []byte("21.5")}},
 			"MSG 7 1 t/site/9/temp ts=1795400000123 4\n21.5\n",
 		},
 		{
-			"a retained one", core.Event{Retained: true, Message: &core.Message{
+			"a retained one",
+			core.Event{Retained: true, Message: &core.Message{
 				Address: where, Priority: 4, Arrived: at, Body: []byte("21.5"), Headers: []core.Header{{Name: core.HeaderContentType, Value: "text/plain"}},
 			}},
 			"MSG 7 1 t/site/9/temp ts=1795400000123 ct=text/plain retain 4\n21.5\n",
 		},
 		{
-			"the third time", core.Event{Tag: core.Tag{Attempt: 3}, Message: &core.Message{Address: where, Priority: 4, Arrived: at, Body: []byte("oops")}},
+			"the third time",
+			core.Event{Tag: core.Tag{Attempt: 3}, Message: &core.Message{Address: where, Priority: 4, Arrived: at, Body: []byte("oops")}},
 			"MSG 7 1 t/site/9/temp ts=1795400000123 n=3 4\noops\n",
 		},
 		{
-			"all it can say", core.Event{Tag: core.Tag{Attempt: 1}, Message: &core.Message{
+			"all it can say",
+			core.Event{Tag: core.Tag{Attempt: 1}, Message: &core.Message{
 				Address: where, Priority: 9, Arrived: at, Expires: at.Add(time.Second), Key: "k y", Body: nil,
 				Headers: []core.Header{
-					{Name: "a=b", Value: "c=d"}, {Name: core.HeaderReplyTo, Value: "r/Zx3q"},
-					{Name: core.HeaderCorrelationID, Value: "\xff\x00"}, {Name: core.HeaderContentType, Value: "a"}, {Name: core.HeaderContentType, Value: "b"},
+					{Name: "a=b", Value: "c=d"},
+					{Name: core.HeaderReplyTo, Value: "r/Zx3q"},
+					{Name: core.HeaderCorrelationID, Value: "\xff\x00"},
+					{Name: core.HeaderContentType, Value: "a"},
+					{Name: core.HeaderContentType, Value: "b"},
 				},
 			}},
 			"MSG 7 1 t/site/9/temp ts=1795400000123 pri=9 exp=1795400001123 key=k%20y ct=a cid=%FF%00 reply=r/Zx3q :a%3Db=c=d :content-type=b 0\n\n",
 		},
 		{
-			"a reply address of another world", core.Event{Message: &core.Message{
+			"a reply address of another world",
+			core.Event{Message: &core.Message{
 				Address: where, Priority: 4, Headers: []core.Header{{Name: core.HeaderReplyTo, Value: "/temp-queue/x %"}},
 			}},
 			"MSG 7 1 t/site/9/temp reply=/temp-queue/x%20%25 0\n\n",
@@ -180,8 +195,11 @@ func FuzzMsg(f *testing.F) {
 			Address:  core.Address{VHost: "/", Exchange: core.TopicExchange, Topic: topic},
 			Priority: uint8(attempt % 10), Arrived: time.UnixMilli(1795400000000), Key: value, Body: body,
 			Headers: []core.Header{
-				{Name: core.HeaderContentType, Value: ct}, {Name: core.HeaderCorrelationID, Value: value},
-				{Name: core.HeaderReplyTo, Value: reply}, {Name: name, Value: value}, {Name: name, Value: ct},
+				{Name: core.HeaderContentType, Value: ct},
+				{Name: core.HeaderCorrelationID, Value: value},
+				{Name: core.HeaderReplyTo, Value: reply},
+				{Name: name, Value: value},
+				{Name: name, Value: ct},
 			},
 		}
 		e := core.Event{Message: m, Retained: retained, Tag: core.Tag{Attempt: attempt}}

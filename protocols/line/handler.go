@@ -388,11 +388,6 @@ func (h *handler) reply(write func([]byte) []byte) {
 	h.mu.Unlock()
 }
 
-func (h *handler) ok() error {
-	h.reply(func(out []byte) []byte { return append(out, "OK\n"...) })
-	return nil
-}
-
 // A chore is what Deliver does when it has let go of mu: calls into core.
 type chore struct {
 	what  choreKind

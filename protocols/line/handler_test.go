@@ -627,12 +627,28 @@ func TestSniff(t *testing.T) {
 		in   string
 		want protocols.Match
 	}{
-		{"", protocols.NeedMore}, {"P", protocols.NeedMore}, {"hel", protocols.NeedMore}, {"HELLO", protocols.NeedMore},
-		{"HELLO ", protocols.IsMatch}, {"hello 1\n", protocols.IsMatch}, {"QUIT\n", protocols.IsMatch}, {"INFO\r", protocols.IsMatch},
-		{"GET", protocols.NeedMore}, {"GET ", protocols.NeedMore}, {"GET /", protocols.NoMatch}, {"GET q", protocols.IsMatch},
-		{"POST", protocols.NoMatch}, {"CONNECT\n", protocols.NoMatch}, {"STOMP\n", protocols.NoMatch}, {"\x10\x10", protocols.NoMatch},
-		{"\x16\x03\x01", protocols.NoMatch}, {"\n", protocols.NoMatch}, {"PUBX ", protocols.NoMatch}, {"SEND\n", protocols.NoMatch},
-		{"EXPLAIN q/a", protocols.IsMatch}, {"abcdefghijkl", protocols.NoMatch},
+		{"", protocols.NeedMore},
+		{"P", protocols.NeedMore},
+		{"hel", protocols.NeedMore},
+		{"HELLO", protocols.NeedMore},
+		{"HELLO ", protocols.IsMatch},
+		{"hello 1\n", protocols.IsMatch},
+		{"QUIT\n", protocols.IsMatch},
+		{"INFO\r", protocols.IsMatch},
+		{"GET", protocols.NeedMore},
+		{"GET ", protocols.NeedMore},
+		{"GET /", protocols.NoMatch},
+		{"GET q", protocols.IsMatch},
+		{"POST", protocols.NoMatch},
+		{"CONNECT\n", protocols.NoMatch},
+		{"STOMP\n", protocols.NoMatch},
+		{"\x10\x10", protocols.NoMatch},
+		{"\x16\x03\x01", protocols.NoMatch},
+		{"\n", protocols.NoMatch},
+		{"PUBX ", protocols.NoMatch},
+		{"SEND\n", protocols.NoMatch},
+		{"EXPLAIN q/a", protocols.IsMatch},
+		{"abcdefghijkl", protocols.NoMatch},
 	} {
 		if got := p.Sniff([]byte(tt.in)); got != tt.want {
 			t.Errorf("Sniff(%q) = %d, want %d", tt.in, got, tt.want)

@@ -382,12 +382,16 @@ func (h *handler) info(*request) error {
 	now := h.broker.Now()
 	h.reply(func(out []byte) []byte {
 		out = appendFields(out, "server", []core.Field{
-			{Name: "name", Value: h.options.Server}, {Name: "protocol", Value: "1"},
+			{Name: "name", Value: h.options.Server},
+			{Name: "protocol", Value: "1"},
 			{Name: "time", Value: strconv.FormatInt(now.UnixMilli(), 10)},
 		})
 		out = appendFields(out, "session", []core.Field{
-			{Name: "sess", Value: h.name}, {Name: "vhost", Value: h.identity.VHost}, {Name: "user", Value: h.identity.User},
-			{Name: "client", Value: h.identity.Client}, {Name: "subs", Value: strconv.Itoa(subs)},
+			{Name: "sess", Value: h.name},
+			{Name: "vhost", Value: h.identity.VHost},
+			{Name: "user", Value: h.identity.User},
+			{Name: "client", Value: h.identity.Client},
+			{Name: "subs", Value: strconv.Itoa(subs)},
 			{Name: "unsettled", Value: strconv.Itoa(unsettled)},
 		})
 		for i := range page.Rows {

@@ -229,8 +229,13 @@ func TestNumbers(t *testing.T) {
 		want int64
 		ok   bool
 	}{
-		{"0", 0, true}, {"9223372036854775807", 1<<63 - 1, true}, {"9223372036854775808", 0, false},
-		{"9999999999999999999", 0, false}, {"", 0, false}, {"1x", 0, false}, {"007", 7, true},
+		{"0", 0, true},
+		{"9223372036854775807", 1<<63 - 1, true},
+		{"9223372036854775808", 0, false},
+		{"9999999999999999999", 0, false},
+		{"", 0, false},
+		{"1x", 0, false},
+		{"007", 7, true},
 	} {
 		if got, ok := number([]byte(tt.in)); ok != tt.ok || (ok && got != tt.want) {
 			t.Errorf("number(%q) = %d, %v, want %d, %v", tt.in, got, ok, tt.want, tt.ok)

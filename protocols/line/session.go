@@ -130,8 +130,7 @@ func (h *handler) enter(l core.Login, what heldKind) error {
 }
 
 func loginError(err error) *core.Error {
-	var challenge *core.Challenge
-	if errors.As(err, &challenge) {
+	if _, ok := errors.AsType[*core.Challenge](err); ok {
 		return core.Errorf(core.CodeUnauthenticated, "this login needs more than HELLO can say")
 	}
 	return core.AsError(err)

@@ -99,8 +99,7 @@ func (c *conn) work() bool {
 	if c.err != nil {
 		for c.deliver() {
 		}
-		var polite *protocols.Close
-		if errors.As(c.err, &polite) {
+		if _, ok := errors.AsType[*protocols.Close](c.err); ok {
 			c.out = c.handler.Deliver(c.out, nil)
 		}
 		c.closed = true

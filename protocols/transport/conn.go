@@ -212,8 +212,7 @@ func (c *conn) stop(e *ending) {
 }
 
 func endingOf(err error) *ending {
-	var goodbye *protocols.Close
-	if errors.As(err, &goodbye) {
+	if goodbye, ok := errors.AsType[*protocols.Close](err); ok {
 		return &ending{err: goodbye.Err, polite: true}
 	}
 	return &ending{err: err}

@@ -36,8 +36,7 @@ func (c *conn) TickEvery(d time.Duration) { c.server.wheel.set(c, d) }
 
 // Close ends the connection politely.
 func (c *conn) Close(err error) {
-	var already *protocols.Close
-	if errors.As(err, &already) {
+	if already, ok := errors.AsType[*protocols.Close](err); ok {
 		err = already.Err
 	}
 	c.stop(&ending{err: err, polite: true})

@@ -87,7 +87,7 @@ func Dial(ctx context.Context, addr string, o Options) (*Client, error) {
 	}
 	c := New(conn, o)
 	if err := c.hello(ctx); err != nil {
-		c.Close()
+		_ = c.Close() // the login's error is the one to tell
 		return nil, fmt.Errorf("log in at %s: %w", addr, err)
 	}
 	return c, nil

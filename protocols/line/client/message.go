@@ -22,8 +22,7 @@ func (e *Error) Retry() bool { return e.Class == "retry" }
 
 // Code is the number of a broker's error, or 0.
 func Code(err error) int {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code
 	}
 	return 0
