@@ -45,7 +45,8 @@ type Handler interface {
 	// other error ends it at once, without a word.
 	Receive(in []byte) (n int, err error)
 	// Deliver appends to out what is to be written: first the handler's own
-	// replies, then what ev asks for. ev is lent until it returns.
+	// replies, then what ev asks for. ev is lent until it returns. An Evicted
+	// may be transport's own: the server shuts down.
 	Deliver(out []byte, ev []core.Event) []byte
 	// Tick is called each TickEvery; its errors are Receive's.
 	Tick(now time.Time) error
@@ -58,12 +59,18 @@ type Handler interface {
 // answered and acknowledgements taken meanwhile.
 type Ahead interface{ Ahead(in []byte) }
 
+// Debtor is an optional part of a Handler: whether answers are owed to a client
+// that has closed its half of the connection, as printf ... | nc does. It is
+// asked now and then, from the reader; for a second at most the connection
+// stays open for them.
+type Debtor interface{ Owes() bool }
+
 // A Link is a handler's side of its connection. Its methods may be called from
 // any goroutine and never block.
 type Link interface {
 	Wake()                     // Deliver soon. A Link is its session's core.Waker
 	Attach(o *core.Outbox)     // Deliver gets what is in it
-	Resume()                   // after ErrWait: Receive again
+	Resume()                   // after ErrWait: Receive again, when there are bytes
 	Want(n int)                // no Receive before n bytes are here; for the next call only
 	Border(end int, text bool) // a WebSocket message ends at that length of Deliver's out; nothing on TCP
 	TickEvery(d time.Duration) // 1 s if not asked, at least 250 ms

@@ -49,14 +49,17 @@ func harness(t testing.TB, profile profile) storetest.Harness {
 		Reopen: b.reopenStore,
 		Crash:  b.crash,
 		Fail:   func() { _ = b.s.(*store).fail(errors.New("a test broke the disk")) },
-		Hold: func() func() {
+		Hold: func() (held, release func()) {
 			// Between what is done in memory and what is written.
-			gate := make(chan struct{})
+			gate, reached := make(chan struct{}), make(chan struct{}, 1000)
 			s := b.s.(*store)
 			s.turn.Lock()
-			s.beforeWrite = func() { <-gate }
+			s.beforeWrite = func() {
+				reached <- struct{}{}
+				<-gate
+			}
 			s.turn.Unlock()
-			return func() { close(gate) }
+			return func() { <-reached }, func() { close(gate) }
 		},
 	}
 }

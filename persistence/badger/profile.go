@@ -108,9 +108,11 @@ type badgerLog struct{ log *slog.Logger }
 func (l badgerLog) Errorf(f string, a ...any) {
 	l.log.Error("badger", slog.String("says", fmt.Sprintf(f, a...)))
 }
+
 func (l badgerLog) Warningf(f string, a ...any) {
 	l.log.Warn("badger", slog.String("says", fmt.Sprintf(f, a...)))
 }
+
 func (l badgerLog) Infof(f string, a ...any) {
 	l.log.Debug("badger", slog.String("says", fmt.Sprintf(f, a...)))
 }

@@ -24,7 +24,7 @@ func TestStore(t *testing.T) {
 			Crash: func() core.Store { s.Cut(); return s },
 			Full:  s.SetFull,
 			Fail:  s.Fail,
-			Hold:  func() func() { s.Hold(); return s.Resume },
+			Hold:  func() (held, release func()) { s.Hold(); return func() {}, s.Resume },
 		}
 	})
 }

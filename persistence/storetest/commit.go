@@ -79,7 +79,7 @@ var commitTests = []test{
 	}},
 	{"nothing is seen before it is durable", func(h *Harness) bool { return h.Hold != nil }, func(x *box) {
 		x.setUp()
-		release := x.h.Hold()
+		held, release := x.h.Hold()
 		said := make(chan error, 1)
 		b := &core.Batch{
 			Wait:    true,
@@ -88,7 +88,9 @@ var commitTests = []test{
 			Done:    doneFunc(func(_ *core.Batch, err error) { said <- err }),
 		}
 		x.wantErr("commit", x.p.Commit(b), nil)
+		held()
 		x.want("owed", x.owed(theLog, theCursor), []string(nil))
+		x.want("all", x.read(&core.Fetch{Log: theLog}), []string(nil))
 		_, err := x.p.Get(context.Background(), 1, []byte("k"))
 		x.wantErr("get", err, core.ErrNotFound)
 		select {

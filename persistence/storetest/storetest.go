@@ -33,8 +33,9 @@ type Harness struct {
 	Full func(full bool)
 	// Fail breaks the disk: nothing can be written any more.
 	Fail func()
-	// Hold keeps what is committed from becoming durable; release ends it.
-	Hold func() (release func())
+	// Hold keeps what is committed from becoming durable. held waits until
+	// that has happened to a commit; release ends it.
+	Hold func() (held, release func())
 }
 
 // Run runs all tests. open is called for each of them.

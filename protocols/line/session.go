@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/godwitmq/godwit/core"
+	"github.com/godwitmq/godwit/protocols"
 )
 
 // A heldKind is what the answer that Receive waits for will mean.
@@ -228,4 +229,21 @@ func (h *handler) quit(*request) error {
 	h.mu.Unlock()
 	h.link.Wake()
 	return errHeld
+}
+
+var _ protocols.Debtor = (*handler)(nil)
+
+// Owes says whether CONFIRMs or a GET's END are still to come.
+func (h *handler) Owes() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.owed.list) > 0 || len(h.commits) > 0 {
+		return true
+	}
+	for _, s := range h.subs.byID {
+		if s.pulling {
+			return true
+		}
+	}
+	return false
 }

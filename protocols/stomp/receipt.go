@@ -4,6 +4,7 @@ import (
 	"github.com/go-stomp/stomp/v3/frame"
 
 	"github.com/godwitmq/godwit/core"
+	"github.com/godwitmq/godwit/protocols"
 	"github.com/godwitmq/godwit/protocols/stomp/wire"
 )
 
@@ -195,4 +196,13 @@ func (h *handler) refused(e *core.Event) {
 	} else if err != nil {
 		h.endLater(&failure{err: err, command: frame.SEND})
 	}
+}
+
+var _ protocols.Debtor = (*handler)(nil)
+
+// Owes says whether receipts are still to come.
+func (h *handler) Owes() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.owed() > 0
 }

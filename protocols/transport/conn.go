@@ -103,6 +103,7 @@ func (c *conn) step() {
 	switch {
 	case c.end.Load() != nil || c.holding.Load():
 	case c.gone != nil: // a client that has closed its side only still gets what it has caused
+		c.linger()
 		c.flushOwn()
 		c.stop(&ending{err: c.gone, flush: true})
 	case c.in.len() > c.server.options.FrameMax:
@@ -202,6 +203,32 @@ func (c *conn) kick() {
 	default:
 	}
 	_ = c.conn.SetReadDeadline(longAgo) // an error means that there is nobody to kick
+}
+
+// linger keeps a connection whose client has said all it wanted to say, as long
+// as it is owed answers, for a moment.
+func (c *conn) linger() {
+	debtor, ok := c.handler.(protocols.Debtor)
+	if !ok || !errors.Is(c.gone, io.EOF) || !c.owes(debtor) {
+		return
+	}
+	c.idle()
+	look := time.NewTicker(grace / 100)
+	defer look.Stop()
+	for until := time.Now().Add(grace); time.Now().Before(until) && c.owes(debtor); {
+		select {
+		case <-c.kicked:
+			if c.end.Load() != nil || c.broken.Load() != nil {
+				return
+			}
+		case <-look.C:
+		}
+	}
+}
+
+func (c *conn) owes(d protocols.Debtor) (owes bool) {
+	defer c.recover()
+	return d.Owes()
 }
 
 // stop gives the connection a reason to end.

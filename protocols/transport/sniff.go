@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"os"
@@ -35,6 +36,11 @@ func (c *conn) sniff() protocols.Protocol {
 				return nil
 			}
 			return p
+		case !more && c.door.options.Fallback && !foreign(c.in.bytes()):
+			if c.conn.SetReadDeadline(time.Time{}) != nil {
+				return nil
+			}
+			return c.door.options.Protocols[0]
 		case !more:
 			c.unsniffed(nil)
 			return nil
@@ -56,6 +62,20 @@ func guess(from []protocols.Protocol, in []byte) (p protocols.Protocol, more boo
 		}
 	}
 	return nil, more
+}
+
+// foreign says whether the bytes begin TLS or HTTP, which are answered by a
+// close without a word: a browser may be used against us.
+func foreign(in []byte) bool {
+	if len(in) > 0 && in[0] == 0x16 {
+		return true
+	}
+	for _, verb := range [...]string{"GET ", "POST ", "PUT ", "HEAD ", "OPTIONS ", "DELETE ", "PATCH "} {
+		if bytes.HasPrefix(in, []byte(verb)[:min(len(verb), len(in))]) {
+			return true
+		}
+	}
+	return false
 }
 
 // unsniffed counts a client who spoke something else or hesitated. One who went
