@@ -140,6 +140,14 @@ func (b *Broker) vhostAt(name string, shard int) *vhost {
 // Now is the broker's clock.
 func (b *Broker) Now() time.Time { return b.now() }
 
+// maxValue is how large a record's value may be.
+func (b *Broker) maxValue() int64 {
+	if b.caps.MaxValue > 0 {
+		return int64(b.caps.MaxValue)
+	}
+	return int64(b.caps.MaxRecord)
+}
+
 // Caps is what the store can take.
 func (b *Broker) Caps() Caps { return b.caps }
 

@@ -22,7 +22,7 @@ func (s *shard) gather() {
 
 // sealIfFull closes the batch before it grows past what the store takes.
 func (s *shard) sealIfFull() {
-	if s.turn.bytes < s.caps.MaxBatch/2 && s.turn.ops() < s.caps.MaxOps/2 {
+	if s.turn.bytes < s.caps.MaxBatch/4 && s.turn.ops() < s.caps.MaxOps/2 {
 		return
 	}
 	s.seal()
@@ -31,6 +31,7 @@ func (s *shard) sealIfFull() {
 func (s *shard) seal() {
 	s.sealed = append(s.sealed, s.turn)
 	s.turn = s.newTurn()
+	s.turn.batch.Sets, s.retiring = append(s.turn.batch.Sets, s.retiring...), nil
 }
 
 func (s *shard) newTurn() *turn { return &turn{shard: s} }
@@ -71,8 +72,8 @@ func (s *shard) commit(t *turn) bool {
 	t.batch.Now = s.env.now.UnixMilli()
 	t.batch.Done = t
 	t.batch.Wait = t.batch.Wait || len(t.answers) > 0
-	bound := len(t.batch.Records)
-	t.batch.Records = append(t.batch.Records, t.bound...)
+	// Bound records go first: what ends a session in the same turn comes later.
+	t.batch.Records = append(slices.Clip(t.bound), t.batch.Records...)
 	s.inFlight = append(s.inFlight, t)
 	s.sealed = slices.Delete(s.sealed, 0, 1)
 	err := s.store.Commit(&t.batch)
@@ -80,8 +81,10 @@ func (s *shard) commit(t *turn) bool {
 		return true
 	}
 	s.inFlight = s.inFlight[:len(s.inFlight)-1]
-	t.batch.Records = t.batch.Records[:bound]
+	t.batch.Records = t.batch.Records[len(t.bound):]
 	switch {
+	case errors.Is(err, ErrTooLarge) && len(t.batch.Appends) == 0:
+		return s.split(t, err)
 	case errors.Is(err, ErrReadOnly), errors.Is(err, ErrTooLarge):
 		s.refuseAppends(t, err)
 		return true
@@ -91,6 +94,35 @@ func (s *shard) commit(t *turn) bool {
 	}
 	s.lost(err)
 	return false
+}
+
+// split cuts a batch without appends in two, in the order of its fields; what
+// is answered goes with the second. One op that is too large alone is a bug:
+// verbs check sizes.
+func (s *shard) split(t *turn, err error) bool {
+	b := &t.batch
+	half := t.ops() / 2
+	if half == 0 {
+		s.lost(err)
+		return false
+	}
+	first := s.newTurn()
+	f := &first.batch
+	f.Cursors, b.Cursors, half = cut(b.Cursors, half)
+	f.Sets, b.Sets, half = cut(b.Sets, half)
+	all := append(slices.Clip(t.bound), b.Records...)
+	t.bound = nil
+	f.Records, b.Records, half = cut(all, half)
+	f.Marks, b.Marks, half = cut(b.Marks, half)
+	f.Acks, b.Acks, _ = cut(b.Acks, half)
+	s.sealed = slices.Insert(s.sealed, 0, first, t)
+	return true
+}
+
+// cut takes up to n ops off, and says how many more to take elsewhere.
+func cut[T any](ops []T, n int) (first, rest []T, left int) {
+	k := min(n, len(ops))
+	return slices.Clip(ops[:k]), ops[k:], n - k
 }
 
 // stepCommitted settles what a batch held.
@@ -104,7 +136,7 @@ func (s *shard) stepCommitted(c *committed) {
 	case c.err == nil:
 		s.settle(t)
 	case errors.Is(c.err, ErrReadOnly), errors.Is(c.err, ErrTooLarge):
-		t.batch.Records = t.batch.Records[:len(t.batch.Records)-len(t.bound)]
+		t.batch.Records = t.batch.Records[len(t.bound):]
 		s.refuseAppends(t, c.err)
 	default:
 		s.lost(c.err)
@@ -132,6 +164,9 @@ func (s *shard) settle(t *turn) {
 	for _, g := range t.groups {
 		g.group.settle(nil)
 	}
+	for _, sub := range t.nacks {
+		s.nackAll(sub)
+	}
 	for _, m := range t.marks {
 		if m.queue.markAsked >= m.to { // not closed since
 			m.queue.mark = m.to
@@ -156,6 +191,7 @@ func (h *heldEntry) release(err error, s *shard) {
 		s.fates.record(Fate{At: s.env.now, Reason: ReasonAcked, Address: e.message.Address, Place: h.queue.ref.name})
 		if !e.stored {
 			h.queue.loose--
+			h.queue.looseBytes -= e.size
 		}
 		s.env.release(e)
 	case s.attached[h.out] == nil:
@@ -166,7 +202,7 @@ func (h *heldEntry) release(err error, s *shard) {
 // refuseAppends answers the publications of a turn that the store does not
 // take, and commits the rest again without them.
 func (s *shard) refuseAppends(t *turn, err error) {
-	for i := range t.adds {
+	for i := len(t.adds) - 1; i >= 0; i-- {
 		a := &t.adds[i]
 		if !a.queue.removed {
 			a.queue.abort(a.entry)
@@ -174,6 +210,9 @@ func (s *shard) refuseAppends(t *turn, err error) {
 	}
 	for _, p := range t.pubs {
 		s.refuse(p, AsError(err))
+	}
+	for i := len(t.undo) - 1; i >= 0; i-- {
+		t.undo[i].session.restore(&t.undo[i])
 	}
 	rest := s.newTurn()
 	acks := t.batch.Acks
@@ -203,6 +242,22 @@ func (s *shard) refuseAppends(t *turn, err error) {
 	}
 	if !rest.empty() {
 		s.sealed = slices.Insert(s.sealed, 0, rest)
+	}
+}
+
+func (st *sessionState) restore(u *undoNote) {
+	if u.before == nil {
+		delete(st.notes, u.key)
+	} else {
+		st.notes[u.key] = u.before
+	}
+}
+
+func (s *shard) nackAll(sub *submission) {
+	for _, n := range sub.nacks {
+		if q := s.places[n.tag.Place]; q != nil {
+			q.nack(n.tag, sub.out, n.back)
+		}
 	}
 }
 

@@ -233,7 +233,7 @@ func (p *plan) checkExchange(c *Change) error {
 		return Errorf(CodeNotFound, "no exchange %q", x.Name)
 	case c.Do == Remove && old.builtin:
 		return Errorf(CodeDenied, "exchange %q is predeclared and cannot be removed", x.Name)
-	case c.Do == Remove && old.table.Len() > 0:
+	case c.Do == Remove && p.vhost.bindings(old) > 0:
 		return Errorf(CodeConflict, "exchange %q has bindings or subscriptions", x.Name)
 	case c.Do == Purge:
 		return Errorf(CodeBadValue, "an exchange cannot be purged")
@@ -263,8 +263,10 @@ func (p *plan) do(c *Change) uint64 {
 		}
 	case c.Binding != nil:
 		if c.Do == Remove {
-			s.unbind(p.vhost, s.bound(p.vhost, c.Binding))
-		} else {
+			if b := s.bound(p.vhost, c.Binding); b != nil {
+				s.unbind(p.vhost, b)
+			}
+		} else if p.vhost.exchange(c.Binding.Source.Exchange) != nil {
 			s.bind(p.vhost, *c.Binding, p.session)
 		}
 	case c.Exchange != nil:
@@ -358,6 +360,7 @@ func (s *shard) removeQueue(v *vhost, ref *queueRef, why Reason) uint64 {
 			Record{Table: tableDeliveries, Key: markKey(ref.place)})
 	}
 	q.removed = true
+	q.ready, q.returned, q.inFlight, q.tail = deque{}, nil, nil, nil // a connection may remember the queue a while
 	return n
 }
 
@@ -423,7 +426,12 @@ func (s *shard) storesBinding(b *binding, st *sessionState) bool {
 	return !b.spec.Owned || (st != nil && st.durable())
 }
 
+// bindingKey tells a session's binding from an operator's of the same queue
+// and filter.
 func bindingKey(v *vhost, spec *BindingSpec) []byte {
+	if spec.Owned {
+		return joinKey(v.name, spec.Source.Exchange, spec.Source.Topic, spec.Queue, "owned")
+	}
 	return joinKey(v.name, spec.Source.Exchange, spec.Source.Topic, spec.Queue)
 }
 

@@ -194,11 +194,16 @@ func (r *routes) toQueue(ref *queueRef, b *binding) {
 }
 
 // bind adds a wish; unbind takes it away and says whether it was there.
-func (v *vhost) bind(exchangeName, filter string, b *binding) {
+func (v *vhost) bind(exchangeName, filter string, b *binding) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.exchanges[exchangeName].table.Add(filter, b)
+	x := v.exchanges[exchangeName]
+	if x == nil {
+		return false // it went a moment ago
+	}
+	x.table.Add(filter, b)
 	v.gen.Add(1)
+	return true
 }
 
 func (v *vhost) unbind(exchangeName, filter string, b *binding) {
@@ -213,6 +218,12 @@ func (v *vhost) exchange(name string) *exchange {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return v.exchanges[name]
+}
+
+func (v *vhost) bindings(x *exchange) int {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return x.table.Len()
 }
 
 func (v *vhost) queue(name string) *queueRef {
@@ -247,7 +258,9 @@ func (v *vhost) listen(where Address, l *listener) (*binding, error) {
 		return nil, noExchange(where.Exchange)
 	}
 	b := &binding{listener: l}
-	v.bind(where.Exchange, where.Topic, b)
+	if !v.bind(where.Exchange, where.Topic, b) {
+		return nil, noExchange(where.Exchange)
+	}
 	return b, nil
 }
 

@@ -22,8 +22,13 @@ func (s *shard) stepPublish(p *Publication, key string, route *shardRoute) {
 			if !t.takes(m, key) {
 				continue
 			}
-			if err := t.ref.queue.refuses(m, size); err != nil {
+			q := s.current(t.ref)
+			if err := q.refuses(m, size); err != nil {
 				s.refuse(p, err)
+				return
+			}
+			if q.spec.Class == Async && s.health().ReadOnly { // nobody would be told later
+				s.refuse(p, ErrReadOnly)
 				return
 			}
 		}
@@ -36,7 +41,10 @@ func (s *shard) enqueue(p *Publication, key string, route *shardRoute, m *Messag
 	first := len(s.turn.adds)
 	for i := range route.targets {
 		t := &route.targets[i]
-		q := t.ref.queue
+		q := s.current(t.ref)
+		if q.removed {
+			s.fates.record(Fate{At: s.env.now, Reason: ReasonRemoved, Address: m.Address, Place: q.ref.name})
+		}
 		if !t.takes(m, key) || q.removed {
 			all = false
 			continue
@@ -118,27 +126,6 @@ func (s *shard) stepRecall(c *command) {
 	}
 }
 
-// A submission is the part of a Submit that one shard does at once.
-type submission struct {
-	group *together
-	pubs  []submitted
-	acks  []Tag
-	nacks []nacked
-	notes []Note
-	out   *Outbox
-}
-
-type nacked struct {
-	tag  Tag
-	back Back
-}
-
-type submitted struct {
-	pub   *Publication
-	key   string
-	route *shardRoute // nil: retained
-}
-
 // stepSubmit does all parts in one batch. Acks count only when it is durable:
 // until then their entries stay with the client, and a refusal undoes them.
 func (s *shard) stepSubmit(sub *submission) {
@@ -162,10 +149,10 @@ func (s *shard) stepSubmit(sub *submission) {
 			}
 		}
 	}
-	for _, n := range sub.nacks {
-		if q := s.places[n.tag.Place]; q != nil {
-			q.nack(n.tag, sub.out, n.back)
-		}
+	if len(sub.pubs) > 0 {
+		s.turn.nacks = append(s.turn.nacks, sub)
+	} else {
+		s.nackAll(sub)
 	}
 	s.note(sub)
 	if sub.settles() {
@@ -189,12 +176,17 @@ func (s *shard) mayEnqueue(sub *submission) *Error {
 			if !t.takes(m, p.key) {
 				continue
 			}
-			q := t.ref.queue
+			q := s.current(t.ref)
 			sums[q] += m.Size()
+			if q.spec.Overflow == DropOldest {
+				continue // it makes room when the time comes, not for a question
+			}
 			if err := q.refuses(m, sums[q]); err != nil {
 				return err
 			}
-			if q.spec.rejects() && q.spec.MaxMessages > 0 && q.count+sub.countFor(q, i) >= q.spec.MaxMessages {
+			many := sub.countFor(q, i)
+			if q.spec.rejects() && ((q.spec.MaxMessages > 0 && q.count+many >= q.spec.MaxMessages) ||
+				(q.spec.MaxBytes > 0 && many > 0 && q.bytes+sums[q] > q.spec.MaxBytes)) {
 				return &Error{Code: CodeQuota, Reason: ReasonQueueFull, Text: "queue " + quote(q.ref.name) + " has no room for all of it"}
 			}
 		}
@@ -251,6 +243,9 @@ func (s *shard) note(sub *submission) {
 		return
 	}
 	for _, n := range sub.notes {
+		if len(sub.pubs) > 0 {
+			s.turn.undo = append(s.turn.undo, undoNote{st, string(n.Key), st.notes[string(n.Key)]})
+		}
 		if n.Value == nil {
 			delete(st.notes, string(n.Key))
 		} else {

@@ -19,6 +19,7 @@ type sessionRecord struct {
 
 type closeRequest struct {
 	out     *Outbox
+	id      string // of the session
 	closing Closing
 }
 
@@ -36,8 +37,9 @@ func (s *shard) stepOpen(r *openRequest) {
 			s.reject(st.opening, ErrTakenOver)
 		} else {
 			st.out.put(Event{Kind: Evicted, Err: ErrTakenOver})
+			st.openBy = s.env.now.Add(takeoverPatience)
 		}
-		st.opening, st.openBy = r, s.env.now.Add(takeoverPatience)
+		st.opening = r
 	default:
 		s.resume(st, r)
 	}
@@ -119,6 +121,9 @@ func (s *shard) keep(st *sessionState) {
 	if st.out == nil {
 		rec.Parked = s.env.now.UnixMilli()
 	}
+	if most := s.caps.MaxValue; most > 0 && len(rec.Residue) > most/2 { // it grows by a third as text
+		rec.Residue = nil // the deliveries come again, with new ids
+	}
 	st.stored = true
 	s.turn.batch.Records = append(s.turn.batch.Records, Record{
 		Table: tableSessions, Key: joinKey(st.vhost.name, st.key), Value: encodeRecord(rec),
@@ -138,6 +143,9 @@ func (s *shard) forget(st *sessionState) {
 // its session is parked or ends.
 func (s *shard) stepClose(r *closeRequest) {
 	s.leaveAll(r.out)
+	if st := s.sessions[r.id]; st != nil && st.opening != nil && st.opening.out == r.out {
+		st.opening = nil // it has gone before it was let in
+	}
 	st := s.attached[r.out]
 	if st == nil {
 		return
@@ -310,6 +318,12 @@ func (l *loader) queue(rec Record) error {
 	}
 	vhost, _, _ := strings.Cut(string(rec.Key), "\x00")
 	v := l.vhosts(vhost)
+	if r.Spec.Owned && l.shard.sessions[r.Owner] == nil { // its session ended in a crash
+		b := &l.shard.turn.batch
+		b.Cursors = append(b.Cursors, CursorOp{ID: CursorID(r.Cursor), Log: l.shard.log, Drop: true})
+		b.Records = append(b.Records, Record{Table: tableQueues, Key: rec.Key})
+		return nil
+	}
 	q := l.shard.newQueue(v, r.Spec, r.Cursor)
 	q.owner = r.Owner
 	if st := l.shard.sessions[r.Owner]; st != nil {
@@ -335,6 +349,10 @@ func (l *loader) binding(rec Record) error {
 	ref := v.queue(r.Spec.Queue)
 	if ref == nil || v.exchange(r.Spec.Source.Exchange) == nil {
 		return nil // its queue went in the same batch
+	}
+	if r.Spec.Owned && l.shard.sessions[r.Owner] == nil {
+		l.shard.turn.batch.Records = append(l.shard.turn.batch.Records, Record{Table: tableBindings, Key: rec.Key})
+		return nil
 	}
 	b := &binding{queue: ref, only: r.Spec.Only, noLocal: r.Spec.NoLocal, owner: r.Owner, spec: r.Spec}
 	l.shard.link(v, b, l.shard.sessions[r.Owner])

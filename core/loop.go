@@ -24,7 +24,7 @@ func (s *shard) round() bool {
 }
 
 func (s *shard) done() bool {
-	return s.stopping && (s.dead || (len(s.inFlight) == 0 && len(s.sealed) == 0 && s.turn.empty()))
+	return s.stopping && (s.dead || s.inbox.empty() && (len(s.inFlight) == 0 && len(s.sealed) == 0 && s.turn.empty()))
 }
 
 // step applies one command to the state. It does no I/O and never waits.
@@ -97,6 +97,7 @@ func (s *shard) settleQueue(q *queue) {
 	if q.removed { // removed
 		return
 	}
+	q.trim()
 	q.deliver()
 	q.dirty = false
 	s.extendMark(q)

@@ -116,6 +116,15 @@ func (m *Message) Size() int64 {
 	return int64(n)
 }
 
+// stored is no less than what m takes at rest.
+func (m *Message) stored() int64 {
+	n := m.Size() + 256 + 8*int64(len(m.Headers))
+	if m.From != nil {
+		n += int64(len(m.From.User) + len(m.From.Client))
+	}
+	return n
+}
+
 // Expired says whether m is past its time at now.
 func (m *Message) Expired(now time.Time) bool {
 	return !m.Expires.IsZero() && !now.Before(m.Expires)

@@ -245,7 +245,7 @@ func (o *Outbox) Release(n int, bytes int64) {
 	o.liveCount -= n
 	o.liveBytes -= bytes
 	var told []roomer
-	if len(o.hungry) > 0 && o.liveCount <= o.limits.LiveMessages/2 && o.liveBytes <= o.limits.LiveBytes/2 {
+	if len(o.hungry) > 0 && (o.liveCount == 0 || (o.liveCount <= o.limits.LiveMessages/2 && o.liveBytes <= o.limits.LiveBytes/2)) {
 		told, o.hungry = o.hungry, nil
 	}
 	o.mu.Unlock()
@@ -257,7 +257,11 @@ func (o *Outbox) Release(n int, bytes int64) {
 // wait asks that r be told when there is room; at once if there is.
 func (o *Outbox) wait(r roomer) {
 	o.mu.Lock()
-	if o.closed || (o.liveCount <= o.limits.LiveMessages/2 && o.liveBytes <= o.limits.LiveBytes/2) {
+	if o.closed {
+		o.mu.Unlock()
+		return
+	}
+	if o.liveCount == 0 || (o.liveCount <= o.limits.LiveMessages/2 && o.liveBytes == 0) {
 		o.mu.Unlock()
 		r.room()
 		return
@@ -272,12 +276,7 @@ func (o *Outbox) Again() { o.put(Event{Kind: Again}) }
 // close ends the outbox; what is in it can still be taken.
 func (o *Outbox) close() {
 	o.mu.Lock()
-	o.closed = true
+	o.closed, o.hungry = true, nil
 	o.places, o.head, o.tail = nil, 0, 0
-	told := o.hungry
-	o.hungry = nil
 	o.mu.Unlock()
-	for _, r := range told {
-		r.room()
-	}
 }

@@ -34,6 +34,7 @@ type queue struct {
 
 	count, bytes int64 // ready, returned and paged
 	loose        int64 // entries in memory that the store has not
+	looseBytes   int64
 
 	// Paging: the messages from fetchFrom on are in the store alone. While
 	// paged, a new stored message is not kept in memory either.
@@ -58,6 +59,9 @@ type queue struct {
 	marks   []Mark
 	dirty   bool
 }
+
+// maxLooseBytes is how much of a queue may be in memory alone.
+const maxLooseBytes = 64 << 20
 
 // queueEnv is what a shard lends its queues.
 type queueEnv struct {
@@ -173,7 +177,7 @@ func (q *queue) refuses(m *Message, size int64) *Error {
 	} else if q.over(size) {
 		return &Error{Code: CodeQuota, Reason: ReasonQueueFull, Text: "queue " + quote(q.ref.name) + " is full"}
 	}
-	if !q.stores(m) && q.loose >= q.env.loose {
+	if !q.stores(m) && (q.loose >= q.env.loose || q.looseBytes+size > maxLooseBytes) {
 		return &Error{Code: CodeQuota, Reason: ReasonOverflow, Text: "queue " + quote(q.ref.name) + " holds too many messages in memory"}
 	}
 	return nil
@@ -206,6 +210,7 @@ func (q *queue) add(m *Message, size int64) *entry {
 	q.touch()
 	if !e.stored {
 		q.loose++
+		q.looseBytes += size
 		q.transient++
 		e.seq, e.safe = q.transient|transientBit, true
 		if q.paged {
@@ -243,6 +248,7 @@ func (q *queue) commit(e *entry, at Offset) {
 			q.fetchFrom = at
 		}
 		q.env.release(e)
+		q.unpage()
 		return
 	}
 	e.offset, e.seq, e.safe = at, uint64(at), true
@@ -278,7 +284,20 @@ func (q *queue) unpage() {
 
 // wantsFetch says whether messages should be read from the store now.
 func (q *queue) wantsFetch() bool {
-	return q.paged && !q.fetching && q.pagedCount > 0 && len(q.consumers) > 0 && q.ready.bytes <= q.env.least/2
+	wanted := len(q.consumers) > 0 || q.tooMuch() // to deliver, or to drop
+	return q.paged && !q.fetching && q.pagedCount > 0 && wanted && q.ready.bytes <= q.env.least/2
+}
+
+// tooMuch says whether a queue that drops its oldest has more than it may.
+func (q *queue) tooMuch() bool {
+	return q.spec.Overflow == DropOldest && ((q.spec.MaxMessages > 0 && q.count > q.spec.MaxMessages) ||
+		(q.spec.MaxBytes > 0 && q.bytes > q.spec.MaxBytes))
+}
+
+// trim drops the oldest of what came in before it was in memory to be dropped.
+func (q *queue) trim() {
+	for q.tooMuch() && q.dropOldest() {
+	}
 }
 
 // fetched takes what the store had. none says that there was nothing.
@@ -538,6 +557,7 @@ func (q *queue) end(e *entry, why Reason, text string) {
 		q.settled = append(q.settled, settledEntry{e.order, e.offset, e.offset + 1, 1, e.size})
 	} else {
 		q.loose--
+		q.looseBytes -= e.size
 	}
 	q.env.release(e)
 }

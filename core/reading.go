@@ -1,6 +1,7 @@
 package core
 
 import (
+	"errors"
 	"slices"
 	"time"
 )
@@ -30,7 +31,9 @@ func (s *shard) fetch(q *queue) {
 	q.fetching = true
 	if err := s.store.Fetch(f.fetch); err != nil {
 		q.fetching = false
-		q.halt(err)
+		if !errors.Is(err, ErrOverload) { // else the next tick tries again
+			q.halt(err)
+		}
 	}
 }
 
@@ -79,7 +82,8 @@ func (s *shard) stepConsume(r *consumeRequest) {
 	}
 	q := ref.queue
 	r.con.queue = q
-	if read := s.reading[r.con.out]; !slices.Contains(read, q) {
+	read := slices.DeleteFunc(s.reading[r.con.out], func(q *queue) bool { return q.removed })
+	if !slices.Contains(read, q) {
 		s.reading[r.con.out] = append(read, q)
 	}
 	if q.broken != nil {
@@ -145,7 +149,7 @@ func (q *queue) tick() {
 	if len(q.inFlight) > 0 {
 		q.expireLeases()
 	}
-	if pulls {
+	if pulls || q.wantsFetch() || q.ref.full.Load() { // full of what may have expired
 		q.touch()
 	}
 }

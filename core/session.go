@@ -178,8 +178,10 @@ func (s *Session) prepare(m *Message) *Error {
 	switch {
 	case m.Address.VHost != s.vhost.name:
 		return &Error{Code: CodeDenied, Reason: ReasonDenied, Text: "another virtual host"}
-	case m.Size() > int64(s.broker.caps.MaxRecord):
+	case m.stored() > int64(s.broker.caps.MaxRecord):
 		return Errorf(CodeTooLarge, "the message is larger than the store takes (%d bytes)", s.broker.caps.MaxRecord)
+	case m.Retain && m.Address.Exchange == TopicExchange && m.stored() > s.broker.maxValue():
+		return &Error{Code: CodeQuota, Reason: ReasonTooLarge, Text: "a retained value may have " + strconv.FormatInt(s.broker.maxValue(), 10) + " bytes"}
 	case !m.NotBefore.IsZero():
 		return NotYet("delay")
 	case m.Dedup != "":
@@ -271,6 +273,9 @@ func (s *Session) Submit(ops []Op, token uint64) error {
 		}
 	}
 	publishes := ways != nil || refused != nil
+	if refused == nil {
+		refused = s.fits(ops)
+	}
 	if publishes && s.broker.pipe.Load() != nil {
 		refused = NotYet("a transaction through plugins")
 	}
@@ -295,6 +300,27 @@ func (s *Session) Submit(ops []Op, token uint64) error {
 		return nil
 	}
 	s.submit(sub, ops, ways)
+	return nil
+}
+
+// fits says whether ops can be one batch.
+func (s *Session) fits(ops []Op) *Error {
+	var bytes, n int64
+	for i := range ops {
+		n += int64(1 + len(ops[i].Ack) + len(ops[i].Nack))
+		if m := ops[i].Publish; m != nil {
+			bytes += m.stored()
+		}
+		if note := ops[i].Note; note != nil {
+			bytes += int64(len(note.Value))
+			if int64(len(note.Value)) > s.broker.maxValue() {
+				return ErrTooLarge
+			}
+		}
+	}
+	if bytes > int64(s.broker.caps.MaxBatch/2) || n > int64(s.broker.caps.MaxOps/2) {
+		return Errorf(CodeTooLarge, "too much to be done together: %d bytes in %d operations", bytes, n)
+	}
 	return nil
 }
 
@@ -434,6 +460,8 @@ func (s *Session) add(id uint32, sub *subscription) *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case s.closed:
+		return Errorf(CodeGone, "the session is closed")
 	case id == 0:
 		return Errorf(CodeBadValue, "a subscription needs a number above 0")
 	case s.subs[id] != nil:
@@ -655,5 +683,5 @@ func (s *Session) Close(c Closing) {
 		s.vhost.removeReply(id)
 	}
 	s.out.close()
-	s.home.put(command{kind: cmdClose, x: &closeRequest{out: s.out, closing: c}})
+	s.home.put(command{kind: cmdClose, x: &closeRequest{out: s.out, id: s.id, closing: c}})
 }

@@ -43,8 +43,9 @@ type shard struct {
 	sessions map[string]*sessionState // by id
 	attached map[*Outbox]*sessionState
 
-	sets    map[string]RouteSetID // interned: members => id
-	setLife int
+	sets     map[string]RouteSetID // interned: members => id
+	setLife  int
+	retiring []RouteSet // leave with the next turn: this one may still use them
 
 	turn      *turn   // being filled
 	sealed    []*turn // full or refused, in order, not yet handed over
@@ -104,7 +105,9 @@ type turn struct {
 	held    []heldEntry // acks of a Submit: undone if the batch is refused
 	groups  []heldGroup
 	marks   []markMade
-	bound   []Record // records that stand and fall with the appends
+	undo    []undoNote
+	nacks   []*submission // of a Submit with publishes: done when it is durable
+	bound   []Record      // records that stand and fall with the appends
 	bytes   int
 }
 
@@ -112,6 +115,34 @@ type added struct {
 	queue *queue
 	entry *entry
 	at    int // in batch.Appends
+}
+
+// undoNote is what a note was before a Submit that may be refused.
+type undoNote struct {
+	session *sessionState
+	key     string
+	before  []byte
+}
+
+// A submission is the part of a Submit that one shard does at once.
+type submission struct {
+	group *together
+	pubs  []submitted
+	acks  []Tag
+	nacks []nacked
+	notes []Note
+	out   *Outbox
+}
+
+type nacked struct {
+	tag  Tag
+	back Back
+}
+
+type submitted struct {
+	pub   *Publication
+	key   string
+	route *shardRoute // nil: retained
 }
 
 // markMade is a record of deliveries that the batch holds.
@@ -254,6 +285,12 @@ func (in *inbox) take(spare []command) []command {
 	return commands
 }
 
+func (in *inbox) empty() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return len(in.commands) == 0
+}
+
 // answer tells out when this turn is durable.
 func (s *shard) answer(out *Outbox, e Event) {
 	s.turn.answers = append(s.turn.answers, answer{out, e})
@@ -262,6 +299,18 @@ func (s *shard) answer(out *Outbox, e Event) {
 func (s *shard) refuse(p *Publication, err *Error) {
 	s.fates.record(Fate{At: s.env.now, Reason: err.Reason, Address: p.message.Address, Text: err.Text, By: err.By})
 	p.settle(err)
+}
+
+// current is the queue of a route that may be older than the queue: one that
+// was removed and declared again has the name, and takes its place.
+func (s *shard) current(ref *queueRef) *queue {
+	if q := ref.queue; !q.removed {
+		return q
+	}
+	if fresh := s.vhost(ref.queue.vhost).queue(ref.name); fresh != nil {
+		return fresh.queue
+	}
+	return ref.queue
 }
 
 // routeSet is the id of a set of cursors. The id of a route's full set is
@@ -296,7 +345,7 @@ func (s *shard) routeSet(members []CursorID, route *shardRoute, all bool) RouteS
 
 func (s *shard) retireSets() {
 	for _, id := range s.sets {
-		s.turn.batch.Sets = append(s.turn.batch.Sets, RouteSet{ID: id})
+		s.retiring = append(s.retiring, RouteSet{ID: id})
 	}
 	clear(s.sets)
 	s.setLife++

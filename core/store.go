@@ -210,6 +210,7 @@ const (
 type Caps struct {
 	Name                        string
 	MaxRecord, MaxBatch, MaxOps int // bytes, bytes, ops in one batch
+	MaxValue                    int // bytes of one record's value; 0: MaxRecord
 	Survives                    Survival
 }
 

@@ -175,6 +175,7 @@ func (s *store) Caps() core.Caps {
 		MaxRecord: s.profile.maxRecord,
 		MaxBatch:  s.profile.maxBatch,
 		MaxOps:    s.profile.maxOps,
+		MaxValue:  s.profile.maxValue,
 		Survives:  core.SurvivesPowerCut,
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/godwitmq/godwit/core"
@@ -26,7 +27,11 @@ func TestStore(t *testing.T) {
 			if testing.Short() && name == "server" {
 				t.Skip("the others do")
 			}
-			storetest.Run(t, func(t *testing.T) storetest.Harness { return harness(t, p) })
+			open := func(t *testing.T) storetest.Harness { return harness(t, p) }
+			storetest.Promises(t, open)
+			if name == "tiny" {
+				storetest.Model(t, open)
+			}
 		})
 	}
 }
@@ -59,7 +64,7 @@ func harness(t testing.TB, profile profile) storetest.Harness {
 				<-gate
 			}
 			s.turn.Unlock()
-			return func() { <-reached }, func() { close(gate) }
+			return func() { <-reached }, sync.OnceFunc(func() { close(gate) })
 		},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -202,7 +203,7 @@ func (s *store) finishRedo() error {
 	seal, err := s.get(redoKey(redoSeal))
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		if chunks > 0 {
-			s.log.Info("removing a batch that was not confirmed", "chunks", chunks)
+			s.log.Info("removing a batch that was not confirmed", slog.Int("chunks", chunks))
 		}
 		return s.dropRedo(chunks)
 	}
@@ -227,7 +228,7 @@ func (s *store) finishRedo() error {
 	if err != nil || crc32.Checksum(list, castagnoli) != sum {
 		return fmt.Errorf("the redo list is damaged: restore a backup: %w", errors.Join(err, errors.New("its checksum is another one")))
 	}
-	s.log.Info("finishing a large batch that a crash interrupted", "entries", len(entries))
+	s.log.Info("finishing a large batch that a crash interrupted", slog.Int("entries", len(entries)))
 	if err := s.writeParts(entries); err != nil {
 		return err
 	}

@@ -80,6 +80,7 @@ var commitTests = []test{
 	{"nothing is seen before it is durable", func(h *Harness) bool { return h.Hold != nil }, func(x *box) {
 		x.setUp()
 		held, release := x.h.Hold()
+		defer release()
 		said := make(chan error, 1)
 		b := &core.Batch{
 			Wait:    true,

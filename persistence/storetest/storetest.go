@@ -34,16 +34,26 @@ type Harness struct {
 	// Fail breaks the disk: nothing can be written any more.
 	Fail func()
 	// Hold keeps what is committed from becoming durable. held waits until
-	// that has happened to a commit; release ends it.
+	// that has happened to a commit; release ends it,
+	// and may be called again.
 	Hold func() (held, release func())
 }
 
 // Run runs all tests. open is called for each of them.
 func Run(t *testing.T, open func(t *testing.T) Harness) {
-	for _, section := range []struct {
-		name  string
-		tests []test
-	}{
+	Promises(t, open)
+	Model(t, open)
+}
+
+// A section is the tests of one thing.
+type section struct {
+	name  string
+	tests []test
+}
+
+// Promises runs the tests of each promise, error and limit.
+func Promises(t *testing.T, open func(t *testing.T) Harness) {
+	run(t, open, []section{
 		{"commit", commitTests},
 		{"order", orderTests},
 		{"fetch", fetchTests},
@@ -54,8 +64,17 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"limit", limitTests},
 		{"error", errorTests},
 		{"crash", crashTests},
-		{"model", modelTests},
-	} {
+	})
+}
+
+// Model runs random histories, -rapid.checks of them, and compares with
+// memory after each step.
+func Model(t *testing.T, open func(t *testing.T) Harness) {
+	run(t, open, []section{{"model", modelTests}})
+}
+
+func run(t *testing.T, open func(t *testing.T) Harness, sections []section) {
+	for _, section := range sections {
 		t.Run(section.name, func(t *testing.T) {
 			for _, test := range section.tests {
 				t.Run(test.sentence, func(t *testing.T) {
