@@ -291,7 +291,7 @@ func TestNoteEndsWithItsSession(t *testing.T) {
 	var zero time.Duration
 	d.Close(core.Closing{Expiry: &zero}) // the same turn
 	x.settle()
-	d, r := x.connect(spec)
+	_, r := x.connect(spec)
 	if r.Present || len(r.Notes) > 0 {
 		t.Fatal("session is there")
 	}

@@ -59,9 +59,9 @@ func tries(name string, addr net.Addr) []string {
 			fmt.Sprintf("mosquitto_pub -h %s -p %s -q 1 -t plant/7/temp -m 21.5", host, port),
 		}
 	case "stomp":
-		return []string{fmt.Sprintf(`(printf 'CONNECT\naccept-version:1.2\nhost:/\n\n\0SEND\ndestination:/queue/hello\nreceipt:kept\n\nhi\0'; sleep 1) | nc -q 1 %s %s`, host, port)}
+		return []string{fmt.Sprintf(`printf 'CONNECT\naccept-version:1.2\nhost:/\n\n\0SEND\ndestination:/queue/hello\nreceipt:kept\n\nhi\0' | nc -q 1 %s %s`, host, port)}
 	case "line":
-		return []string{fmt.Sprintf(`(printf 'SAY q/hello hi there\nGET q/hello\n'; sleep 1) | nc -q 1 %s %s`, host, port)}
+		return []string{fmt.Sprintf(`printf 'SAY q/hello hi there\nGET q/hello\n' | nc -q 1 %s %s`, host, port)}
 	}
 	return nil
 }
