@@ -164,11 +164,11 @@ const (
 )
 
 func verdictV3(e *core.Error) verdict {
-	switch e.Code { //nolint:exhaustive // the rest are refusals for good
+	switch e.Code { //nolint:exhaustive // an acknowledgement of the rest would lie
 	case core.CodeQuota, core.CodeStorageFull, core.CodeUnavailable:
 		return holdBack
-	case core.CodeInternal:
-		return hangUp
+	case core.CodeDenied, core.CodeRejected: // a policy's decision [MQTT-3.3.5-2]
+		return ackAndDrop
 	}
-	return ackAndDrop
+	return hangUp
 }
