@@ -202,7 +202,8 @@ func TestGoodbyeIsDeliveredOnce(t *testing.T) {
 		e.link.Wake()
 		c.Close()
 		_ = e.ended(t)
-		if n := after.Swap(0); n > 1 {
+		// One that had begun may see the end come while it runs; then the goodbye.
+		if n := after.Swap(0); n > 2 {
 			t.Fatalf("Deliver was called %d times after Close", n)
 		}
 	}
