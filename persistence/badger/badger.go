@@ -66,7 +66,7 @@ type store struct {
 	ended   chan struct{} // closed when the committer has ended
 	readers readers
 
-	beforeWrite func() // tests: called before a transaction is written, with the turn held
+	beforeWrite func() error // tests: called before a transaction is written, with the turn held
 
 	poison  atomic.Pointer[error] // why nothing is confirmed any more
 	pending atomic.Int64          // bytes accepted and not settled

@@ -59,9 +59,10 @@ func harness(t testing.TB, profile profile) storetest.Harness {
 			gate, reached := make(chan struct{}), make(chan struct{}, 1000)
 			s := b.s.(*store)
 			s.turn.Lock()
-			s.beforeWrite = func() {
+			s.beforeWrite = func() error {
 				reached <- struct{}{}
 				<-gate
+				return nil
 			}
 			s.turn.Unlock()
 			return func() { <-reached }, sync.OnceFunc(func() { close(gate) })

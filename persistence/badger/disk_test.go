@@ -15,7 +15,7 @@ import (
 	"github.com/godwitmq/godwit/core"
 )
 
-// mission: P1. A kill leaves such files once in some dozens of times, and the
+// mission: S8. A kill leaves such files once in some dozens of times, and the
 // database does not open with one.
 func TestOpenRemovesEmptyFiles(t *testing.T) {
 	for _, name := range []string{"00099.mem", "000099.vlog"} {
@@ -298,5 +298,42 @@ func TestASeekAfterAnAckInOneTransaction(t *testing.T) {
 			t.Errorf("cursor 2 owes %v, want the second message", f.Out)
 		}
 		b.reopen()
+	}
+}
+
+// mission: S28. A write that fails confirms nothing, then or later, and what
+// was confirmed before is there.
+func TestAFailedWriteConfirmsNothing(t *testing.T) {
+	b := newBench(t, edgeProfile)
+	b.appendTo(1, "a")
+	s := b.s.(*store)
+	s.turn.Lock()
+	s.beforeWrite = func() error { return errors.New("input/output error") }
+	s.turn.Unlock()
+	said := make(chan error, 2)
+	done := doneFunc(func(_ *core.Batch, err error) { said <- err })
+	for _, body := range []string{"b", "c"} {
+		batch := &core.Batch{Wait: true, Appends: []core.Append{{Log: 1, Message: small(body)}}, Done: done}
+		if err := b.p.Commit(batch); err != nil {
+			said <- err // the one before has failed already
+		}
+	}
+	for range 2 {
+		if err := <-said; !errors.Is(err, core.ErrPoisoned) || !strings.Contains(err.Error(), "input/output") {
+			t.Errorf("a batch was told %v, want poisoned, and why", err)
+		}
+	}
+	s.turn.Lock()
+	s.beforeWrite = nil // the disk is well again, and is not trusted
+	s.turn.Unlock()
+	if err := b.p.Commit(&core.Batch{Done: done}); !errors.Is(err, core.ErrPoisoned) {
+		t.Errorf("a later commit said %v, want poisoned", err)
+	}
+	if s.Health().Err == nil {
+		t.Error("Health says that all is well")
+	}
+	b.reopen()
+	if got := b.bodies(1); got != "a" {
+		t.Errorf("log 1 holds %q, want what was confirmed", got)
 	}
 }

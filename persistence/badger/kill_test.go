@@ -114,7 +114,7 @@ func lastNumber(p core.Partition) (int, error) {
 	return strconv.Atoi(string(v))
 }
 
-// mission: P1. A store that is killed has all it confirmed, each batch whole.
+// mission: S8, S30. A store that is killed has all it confirmed, each batch whole.
 func TestKill(t *testing.T) {
 	for _, tiny := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tiny=%v", tiny), func(t *testing.T) {

@@ -48,7 +48,9 @@ func (s *store) write(t *txn) error {
 		return nil
 	}
 	if s.beforeWrite != nil {
-		s.beforeWrite()
+		if err := s.beforeWrite(); err != nil {
+			return err
+		}
 	}
 	var err error
 	most := s.db.MaxBatchCount() * 9 / 10
