@@ -280,12 +280,19 @@ func (s *shard) declareOnUse(out *Outbox, route *shardRoute) (*shardRoute, *Erro
 	v := route.vhost
 	ref := v.queue(route.name)
 	if ref == nil {
-		if !s.autoCreate || ReservedName(route.name) {
-			return nil, Errorf(CodeNotFound, "no queue %q", route.name)
+		if err := s.mayDeclareOnUse(route.name); err != nil {
+			return nil, err
 		}
 		ref = s.declareQueue(v, QueueSpec{Name: route.name}, s.attached[out])
 	}
 	return &shardRoute{shard: s.id, targets: []queueTarget{{ref: ref}}}, nil
+}
+
+func (s *shard) mayDeclareOnUse(name string) *Error {
+	if !s.autoCreate || ReservedName(name) {
+		return Errorf(CodeNotFound, "no queue %q", name)
+	}
+	return nil
 }
 
 // declareQueue makes a queue; its cursor is created in the batch of whatever
@@ -360,6 +367,7 @@ func (s *shard) removeQueue(v *vhost, ref *queueRef, why Reason) uint64 {
 			Record{Table: tableDeliveries, Key: markKey(ref.place)})
 	}
 	q.removed = true
+	ref.full.Store(false)                                            // routes that are older than the removal ask it still
 	q.ready, q.returned, q.inFlight, q.tail = deque{}, nil, nil, nil // a connection may remember the queue a while
 	return n
 }

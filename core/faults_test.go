@@ -39,7 +39,7 @@ func pub(to core.Address, body string) core.Op {
 	return core.Op{Publish: message(to, 1, body)}
 }
 
-// H1
+// a record that is too large never comes back into the same turn
 func TestLargeRetainedValueIsRefused(t *testing.T) {
 	x := newBox(t, core.Options{})
 	c, _ := x.connect(core.SessionSpec{})
@@ -84,7 +84,7 @@ func TestRetainedFloodIsCutIntoBatches(t *testing.T) {
 	x.calm("700 retained values during one sync, MaxOps 600")
 }
 
-// H2
+// a recall whose reader has gone ends
 func TestRecallEndsWithItsReader(t *testing.T) {
 	x := newBox(t, core.Options{Limits: core.Limits{LiveMessages: 2}})
 	c, _ := x.connect(core.SessionSpec{})
@@ -115,7 +115,7 @@ func TestRecallOfALargeValueEnds(t *testing.T) {
 	x.calm("a value above half of LiveBytes")
 }
 
-// H4 notes of refused
+// notes of refused
 func TestRefusedPublishLeavesNoNote(t *testing.T) {
 	x := newBox(t, core.Options{})
 	spec := core.SessionSpec{Key: "dev", Expiry: time.Hour}
@@ -132,7 +132,7 @@ func TestRefusedPublishLeavesNoNote(t *testing.T) {
 	}
 }
 
-// H5 drop oldest while paged
+// drop oldest while paged
 func TestDropOldestOnDisk(t *testing.T) {
 	x := newBox(t, core.Options{})
 	c, _ := x.connect(core.SessionSpec{})
@@ -154,7 +154,7 @@ func TestDropOldestOnDisk(t *testing.T) {
 	}
 }
 
-// H6 opening gone
+// opening gone
 func TestHeirThatHasGoneFreesTheSession(t *testing.T) {
 	x := newBox(t, core.Options{})
 	spec := core.SessionSpec{Key: "dev", Expiry: time.Minute}
@@ -175,7 +175,7 @@ func TestHeirThatHasGoneFreesTheSession(t *testing.T) {
 	}
 }
 
-// H7 purged plan
+// purged plan
 func TestChangesThatCancelEachOther(t *testing.T) {
 	for _, name := range []string{"exchange", "binding"} {
 		t.Run(name, func(t *testing.T) {
@@ -201,7 +201,7 @@ func TestChangesThatCancelEachOther(t *testing.T) {
 	}
 }
 
-// H8 async on full disk
+// async on full disk
 func TestAsyncOnAFullDiskIsRefused(t *testing.T) {
 	x := newBox(t, core.Options{})
 	c, _ := x.connect(core.SessionSpec{})
@@ -217,7 +217,7 @@ func TestAsyncOnAFullDiskIsRefused(t *testing.T) {
 	}
 }
 
-// H9 MaxBytes in Submit
+// MaxBytes in Submit
 func TestSubmitOfMoreThanTheQueueTakes(t *testing.T) {
 	x := newBox(t, core.Options{})
 	c, _ := x.connect(core.SessionSpec{})
@@ -231,7 +231,7 @@ func TestSubmitOfMoreThanTheQueueTakes(t *testing.T) {
 	}
 }
 
-// H10 one large message refuses its neighbours
+// one large message refuses its neighbours
 func TestTooLargeHarmsNoNeighbour(t *testing.T) {
 	x := newBox(t, core.Options{})
 	x.disk = memory.New(memory.Options{MaxRecord: 1000})
@@ -247,7 +247,7 @@ func TestTooLargeHarmsNoNeighbour(t *testing.T) {
 	}
 }
 
-// H12 expired ones keep a rejecting queue full
+// expired ones keep a rejecting queue full
 func TestExpiredDoNotFillAQueue(t *testing.T) {
 	x := newBox(t, core.Options{})
 	c, _ := x.connect(core.SessionSpec{})
@@ -262,7 +262,7 @@ func TestExpiredDoNotFillAQueue(t *testing.T) {
 	c.want("confirmed 2")
 }
 
-// H14 orphan queue of a session that became non-durable
+// orphan queue of a session that became non-durable
 func TestCrashLeavesNoOwnerlessQueue(t *testing.T) {
 	x := newBox(t, core.Options{})
 	d, _ := x.connect(core.SessionSpec{Key: "dev", Expiry: time.Hour})
@@ -281,7 +281,7 @@ func TestCrashLeavesNoOwnerlessQueue(t *testing.T) {
 	}
 }
 
-// H15 bound note after the delete of its session
+// bound note after the delete of its session
 func TestNoteEndsWithItsSession(t *testing.T) {
 	x := newBox(t, core.Options{})
 	spec := core.SessionSpec{Key: "dev", Expiry: time.Hour}
@@ -302,7 +302,7 @@ func TestNoteEndsWithItsSession(t *testing.T) {
 	}
 }
 
-// H17 dead nack of a refused submit
+// dead nack of a refused submit
 func TestNackOfARefusedSubmitIsUndone(t *testing.T) {
 	x := newBox(t, core.Options{})
 	c, _ := x.connect(core.SessionSpec{})
@@ -324,7 +324,7 @@ func TestNackOfARefusedSubmitIsUndone(t *testing.T) {
 	}
 }
 
-// H18 bindings share a record
+// bindings share a record
 func TestOwnedAndDeclaredBindingsAreTwo(t *testing.T) {
 	x := newBox(t, core.Options{})
 	c, _ := x.connect(core.SessionSpec{})
@@ -341,7 +341,7 @@ func TestOwnedAndDeclaredBindingsAreTwo(t *testing.T) {
 	}
 }
 
-// H20 after close
+// after close
 func TestConsumeAfterClose(t *testing.T) {
 	x := newBox(t, core.Options{})
 	c, _ := x.connect(core.SessionSpec{})
@@ -356,7 +356,7 @@ func TestConsumeAfterClose(t *testing.T) {
 	w.want("confirmed 2", "1: m")
 }
 
-// H24 stale route to a redeclared queue
+// stale route to a redeclared queue
 func TestRouteToAQueueDeclaredAgain(t *testing.T) {
 	x := newBox(t, core.Options{})
 	c, _ := x.connect(core.SessionSpec{})
@@ -371,5 +371,55 @@ func TestRouteToAQueueDeclaredAgain(t *testing.T) {
 	w.Consume(core.Sub{ID: 1, Where: queueOf("q"), Credit: core.Credit{Messages: 1000}}, 2)
 	if got := w.take(); len(got) == 1 && ev[0].Err == nil {
 		t.Fatalf("confirmed with %d targets; the queue is there, the message is not, and no fate says so", ev[0].N)
+	}
+}
+
+func TestRefusedConsumeFreesItsNumber(t *testing.T) {
+	x := newBox(t, core.Options{NoAutoCreate: true})
+	c, _ := x.connect(core.SessionSpec{})
+	c.Consume(core.Sub{ID: 1, Where: queueOf("q")}, 5)
+	c.want("confirmed 5 404")
+	c.Consume(core.Sub{ID: 1, Where: queueOf("q")}, 6)
+	c.want("confirmed 6 404")
+}
+
+func TestRemovedQueueFreesItsConsumersNumber(t *testing.T) {
+	x := newBox(t, core.Options{})
+	c, _ := x.connect(core.SessionSpec{})
+	c.Consume(core.Sub{ID: 1, Where: queueOf("q")}, 5)
+	c.want("confirmed 5")
+	c.apply(core.Change{Do: core.Remove, Queue: &core.QueueSpec{Name: "q"}})
+	c.Consume(core.Sub{ID: 1, Where: queueOf("p")}, 6)
+	c.want("confirmed 6")
+}
+
+func TestFullQueueDeclaredAgainTakes(t *testing.T) {
+	x := newBox(t, core.Options{})
+	c, _ := x.connect(core.SessionSpec{})
+	c.mustApply(queueNamed("a"), core.Change{Queue: &core.QueueSpec{Name: "b", MaxMessages: 2}}, bound("a", "t"), bound("b", "t"))
+	c.publish(topicOf("t"), 1, "1", 1)
+	c.take()
+	op, _ := x.connect(core.SessionSpec{})
+	c.publish(topicOf("t"), 1, "2", 2)
+	op.Apply([]core.Change{{Do: core.Remove, Queue: &core.QueueSpec{Name: "b"}}}, 9)
+	c.publish(topicOf("t"), 1, "3", 3) // behind it, stale
+	if got := text(c.take()); got[1] != "confirmed 3" {
+		t.Fatalf("%q", got)
+	}
+}
+
+func TestFullDiskRefusesRetained(t *testing.T) {
+	x := newBox(t, core.Options{})
+	c, _ := x.connect(core.SessionSpec{})
+	c.mustApply(queueNamed("q"), bound("q", "a"))
+	x.disk.SetFull(true)
+	m := message(topicOf("a"), 1, "refused")
+	m.Retain = true
+	c.Publish(m, 5)
+	ev := text(c.take())
+	r, _ := x.connect(core.SessionSpec{})
+	r.Recall(core.Sub{ID: 1, Where: topicOf("a")}, 1)
+	if got := text(r.take()); len(got) > 0 {
+		t.Fatalf("answered %q, yet the value is there: %q", ev, got)
 	}
 }

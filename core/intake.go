@@ -23,17 +23,29 @@ func (s *shard) stepPublish(p *Publication, key string, route *shardRoute) {
 				continue
 			}
 			q := s.current(t.ref)
-			if err := q.refuses(m, size); err != nil {
-				s.refuse(p, err)
-				return
+			if q.removed {
+				continue
 			}
-			if q.spec.Class == Async && s.health().ReadOnly { // nobody would be told later
-				s.refuse(p, ErrReadOnly)
+			err := q.refuses(m, size)
+			if err == nil {
+				err = s.fullDisk(q)
+			}
+			if err != nil {
+				s.refuse(p, err)
 				return
 			}
 		}
 	}
 	s.enqueue(p, key, route, m, size)
+}
+
+// fullDisk refuses for a queue of class async on a full disk: its publisher is
+// confirmed before the store is asked, so nobody could be told later.
+func (s *shard) fullDisk(q *queue) *Error {
+	if q.spec.Class == Async && s.health().ReadOnly {
+		return ErrReadOnly
+	}
+	return nil
 }
 
 func (s *shard) enqueue(p *Publication, key string, route *shardRoute, m *Message, size int64) {
@@ -82,16 +94,11 @@ func (s *shard) enqueue(p *Publication, key string, route *shardRoute, m *Messag
 
 func (s *shard) stepRetain(p *Publication) {
 	m := p.message
-	r := s.retained[m.Address.VHost]
-	if r == nil {
-		r = new(retained)
-		s.retained[m.Address.VHost] = r
-	}
-	changed, err := r.set(m)
-	if err != nil {
+	if err := s.mayRetain(m); err != nil {
 		s.refuse(p, err)
 		return
 	}
+	changed := s.retainedOf(m.Address.VHost).set(m)
 	if !changed {
 		p.settle(nil)
 		return
@@ -103,6 +110,24 @@ func (s *shard) stepRetain(p *Publication) {
 	}
 	s.turn.pubs = append(s.turn.pubs, p)
 	s.turn.batch.Wait = true
+}
+
+// mayRetain says why a value cannot be kept, or nil. A record is no append, so
+// the store would take it on a full disk; its publish is refused all the same.
+func (s *shard) mayRetain(m *Message) *Error {
+	if s.health().ReadOnly {
+		return ErrReadOnly
+	}
+	return s.retainedOf(m.Address.VHost).refuses(m)
+}
+
+func (s *shard) retainedOf(vhost string) *retained {
+	r := s.retained[vhost]
+	if r == nil {
+		r = new(retained)
+		s.retained[vhost] = r
+	}
+	return r
 }
 
 func retainedRecord(m *Message) Record {
@@ -168,7 +193,13 @@ func (s *shard) mayEnqueue(sub *submission) *Error {
 	for i := range sub.pubs {
 		p := &sub.pubs[i]
 		m := p.pub.message
-		if p.route == nil || p.route.name != "" || m.QoS == 0 {
+		if m.QoS == 0 {
+			continue
+		}
+		if err := s.mayBegin(p); err != nil {
+			return err
+		}
+		if p.route == nil || p.route.name != "" {
 			continue
 		}
 		for k := range p.route.targets {
@@ -178,10 +209,13 @@ func (s *shard) mayEnqueue(sub *submission) *Error {
 			}
 			q := s.current(t.ref)
 			sums[q] += m.Size()
-			if q.spec.Overflow == DropOldest {
-				continue // it makes room when the time comes, not for a question
+			if q.removed || q.spec.Overflow == DropOldest {
+				continue // the latter makes room when the time comes, not for a question
 			}
 			if err := q.refuses(m, sums[q]); err != nil {
+				return err
+			}
+			if err := s.fullDisk(q); err != nil {
 				return err
 			}
 			many := sub.countFor(q, i)
@@ -190,6 +224,18 @@ func (s *shard) mayEnqueue(sub *submission) *Error {
 				return &Error{Code: CodeQuota, Reason: ReasonQueueFull, Text: "queue " + quote(q.ref.name) + " has no room for all of it"}
 			}
 		}
+	}
+	return nil
+}
+
+// mayBegin asks what is no question of a queue: whether a value can be
+// retained, whether an unknown queue may be declared.
+func (s *shard) mayBegin(p *submitted) *Error {
+	switch {
+	case p.route == nil:
+		return s.mayRetain(p.pub.message)
+	case p.route.name != "" && p.route.vhost.queue(p.route.name) == nil:
+		return s.mayDeclareOnUse(p.route.name)
 	}
 	return nil
 }

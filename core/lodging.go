@@ -369,8 +369,6 @@ func (l *loader) retained(rec Record) error {
 		r = new(retained)
 		l.shard.retained[m.Address.VHost] = r
 	}
-	if _, refused := r.set(m); refused != nil {
-		return refused
-	}
+	r.set(m) // it was within the limits when it was stored
 	return nil
 }

@@ -126,6 +126,7 @@ type consumer struct {
 	pulled    uint64
 	delivered uint64
 	gone      bool
+	over      atomic.Bool // refused or ended by the broker: its number is free again
 }
 
 func (c *consumer) ready() bool {
@@ -470,6 +471,7 @@ func (q *queue) detach(c *consumer, err error) {
 	}
 	q.consumers = slices.Delete(q.consumers, i, i+1)
 	c.gone = true
+	c.over.Store(true)
 	q.touch()
 	if c.pulling && err == nil { // with an error, Cancelled is the end of the pull too
 		c.endPull(nil)

@@ -72,6 +72,7 @@ func (s *shard) stepConsume(r *consumeRequest) {
 	ref := r.vhost.queue(r.name)
 	if ref == nil {
 		if !r.auto {
+			r.con.over.Store(true)
 			r.con.out.put(Event{Kind: Confirmed, Token: r.token, Err: Errorf(CodeNotFound, "no queue %q", r.name)})
 			return
 		}

@@ -21,25 +21,40 @@ const (
 	maxRetainedBytes = 256 << 20
 )
 
-// set keeps m, or clears its topic if the body is empty. changed says whether
+// refuses says why m cannot be kept, or nil.
+func (r *retained) refuses(m *Message) *Error {
+	if len(m.Body) == 0 {
+		return nil
+	}
+	old := r.values[m.Address.Topic]
+	if (old == nil && len(r.values) >= maxRetained) || r.bytes+r.grows(m) > maxRetainedBytes {
+		return &Error{Code: CodeQuota, Reason: ReasonQueueFull, Text: "too many retained values"}
+	}
+	return nil
+}
+
+// grows is how many bytes more m would take than what it replaces.
+func (r *retained) grows(m *Message) int64 {
+	grow := m.Size()
+	if old := r.values[m.Address.Topic]; old != nil {
+		grow -= old.Size()
+	}
+	return grow
+}
+
+// set keeps m, or clears its topic if the body is empty, and says whether
 // there is something to store.
-func (r *retained) set(m *Message) (changed bool, err *Error) {
+func (r *retained) set(m *Message) (changed bool) {
 	name := m.Address.Topic
 	old := r.values[name]
 	if len(m.Body) == 0 {
 		if old == nil {
-			return false, nil
+			return false
 		}
 		r.drop(name, old)
-		return true, nil
+		return true
 	}
-	grow := m.Size()
-	if old != nil {
-		grow -= old.Size()
-	}
-	if (old == nil && len(r.values) >= maxRetained) || r.bytes+grow > maxRetainedBytes {
-		return false, &Error{Code: CodeQuota, Reason: ReasonQueueFull, Text: "too many retained values"}
-	}
+	grow := r.grows(m)
 	if r.values == nil {
 		r.values = make(map[string]*Message)
 	}
@@ -49,7 +64,7 @@ func (r *retained) set(m *Message) (changed bool, err *Error) {
 	}
 	r.values[name] = m
 	r.bytes += grow
-	return true, nil
+	return true
 }
 
 func (r *retained) drop(name string, old *Message) {

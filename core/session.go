@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -455,6 +456,18 @@ func (s *Session) mayChange(c *Change) *Error {
 	return s.may(do, where)
 }
 
+// over says whether the broker has ended or refused the subscription.
+func (e *subscription) over() bool { return e.consumer != nil && e.consumer.over.Load() }
+
+// live is how many subscriptions there are; those that are over go when there
+// seem to be too many. s.mu is held.
+func (s *Session) live() int {
+	if len(s.subs) >= s.limits.Subscriptions {
+		maps.DeleteFunc(s.subs, func(_ uint32, e *subscription) bool { return e.over() })
+	}
+	return len(s.subs)
+}
+
 // add enters a subscription under its number, or says why not.
 func (s *Session) add(id uint32, sub *subscription) *Error {
 	s.mu.Lock()
@@ -464,9 +477,9 @@ func (s *Session) add(id uint32, sub *subscription) *Error {
 		return Errorf(CodeGone, "the session is closed")
 	case id == 0:
 		return Errorf(CodeBadValue, "a subscription needs a number above 0")
-	case s.subs[id] != nil:
+	case s.subs[id] != nil && !s.subs[id].over():
 		return Errorf(CodeConflict, "subscription %d exists", id)
-	case len(s.subs) >= s.limits.Subscriptions:
+	case s.live() >= s.limits.Subscriptions:
 		return Errorf(CodeQuota, "the limit is %d subscriptions", s.limits.Subscriptions)
 	}
 	s.subs[id] = sub

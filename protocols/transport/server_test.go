@@ -136,8 +136,8 @@ func TestSniffingTakesItsTimeOnce(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, network string) {
 		h, _ := startThree(t, network, Options{SniffTimeout: 100 * time.Millisecond})
+		begin := time.Now() // the server's time runs from the accept, which may come before dial returns
 		silent, slow := h.dial(), h.dial()
-		begin := time.Now()
 		go func() {
 			for _, b := range []byte("1234567890") {
 				if _, err := slow.Write([]byte{b}); err != nil {
