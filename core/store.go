@@ -232,7 +232,33 @@ type Health struct {
 	Err           error
 }
 
-// StoreStats are counters since the start.
+// StoreStats are counters since the start, unless they say otherwise. What a
+// driver does not have is 0.
 type StoreStats struct {
 	Commits, Ops, Appends, Syncs, BytesUser, BytesWritten, Fetches int64
+
+	Frames      int64   // groups of batches that were written together
+	Checkpoints int64   // how often data moved from the journal to the database
+	Spilled     int64   // bytes of messages that did
+	Rewrites    int64   // blocks of the database that were brought into another shape
+	Reclaims    int64   // how often the database gave space back
+	Dead        int64   // bytes in the database that nobody wants, now
+	Staged      int64   // bytes accepted and not settled, now
+	JournalUsed float64 // of the segments it likes to have, now
+
+	BytesJournal  int64 // written to the journal, padding included
+	BytesDatabase int64 // written by the process, less the journal's: the database's, as the disk sees them
+	Since         int64 // unix ms: when the counters began
+
+	CommitTimes [len(StoreTimes) + 1]int64 // commits by how long they took, from Commit to Done
+	SyncTimes   [len(StoreTimes) + 1]int64 // frames by how long their write and sync took
+	CommitTime  int64                      // ns, of all commits
+	SyncTime    int64                      // ns, of all frames
+
+	// What the disk has been said to stand, to tell how long it will.
+	FlashBytes int64 // 0: unknown
 }
+
+// StoreTimes are the upper bounds of the classes of StoreStats' times, in
+// microseconds.
+var StoreTimes = [...]int64{100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 1000000}

@@ -8,11 +8,16 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/godwitmq/godwit/core"
 )
 
 // A readiness says whether clients are served and, if not, why. The zero value
 // is a broker that starts.
-type readiness struct{ why atomic.Pointer[string] }
+type readiness struct {
+	why   atomic.Pointer[string]
+	store atomic.Pointer[core.Store] // once it is open
+}
 
 // ready is the reason that is none.
 const ready = ""
@@ -27,7 +32,7 @@ func (r *readiness) get() string {
 }
 
 // newHTTP makes the server of /healthz (the process is up) and /readyz (clients
-// are served; 503 with the reason if not).
+// are served; 503 with the reason if not) and /metrics.
 func newHTTP(r *readiness) *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -40,8 +45,16 @@ func newHTTP(r *readiness) *http.Server {
 		}
 		answer(w, http.StatusOK, "ready")
 	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		store := r.store.Load()
+		if store == nil {
+			answer(w, http.StatusServiceUnavailable, "not ready: "+r.get())
+			return
+		}
+		writeMetrics(w, *store)
+	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, "godwit "+versionText()+"\n/healthz  the process is up\n/readyz   clients are served")
+		answer(w, http.StatusOK, "godwit "+versionText()+"\n/healthz  the process is up\n/readyz   clients are served\n/metrics  what is counted, for Prometheus")
 	})
 	return &http.Server{
 		Handler:           mux,

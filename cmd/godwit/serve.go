@@ -38,11 +38,13 @@ func serve(ctx context.Context, c *config.Config, out io.Writer, log *slog.Logge
 	if err != nil {
 		return err
 	}
+	limitMemory(c.Store, log)
 	store, err := openStore(c.Store, log)
 	if err != nil {
 		return err
 	}
 	built.add("store", store.Close)
+	state.store.Store(&store)
 	broker, err := core.New(core.Options{Store: store, Limits: c.Limits, Shards: c.Store.Shards, VHosts: vhostNames(c)})
 	if err != nil {
 		return fmt.Errorf("open the broker: %w", err)

@@ -1,21 +1,22 @@
-// Package badger keeps messages, cursors and records in a Badger database. It
-// is a driver of core.Store that survives a power cut.
+// Package badger is the durable store: a journal in front, a Badger database at
+// rest. It is a driver of core.Store that survives a power cut.
 //
-//	Commit -> staging -> committer: offsets, blocks, one transaction -> Done
-//	Fetch  -> readers:   block index in memory -> one block -> messages
+//	Commit -> staging -> committer: one frame, written and synced
+//	                     applier:   what the frame holds, in memory -> Done
+//	Fetch  -> readers:   which blocks -> the journal or the database -> messages
+//	checkpointer:        the oldest segments' live data -> database -> mark -> recycle
 //
-// While one transaction is being synced the next batches gather, so the
-// transactions grow with the load and each batch waits for one sync at most.
-// The messages of a transaction become blocks, one or more for each log; what
-// a block holds, and who still owes something in it, is known in memory. A
-// block nobody owes leaves whole, in the transaction of the last ack. Acks are
-// noted in one key a transaction and folded into their cursors now and then.
+// While one frame is being synced the next batches gather, so the frames grow
+// with the load and each batch waits for two syncs at most. What is consumed
+// before its segment is needed again never reaches the database.
 //
-// The formats are in persistence/FORMAT.md.
+// Memory holds no message, but for each 16 KB of them where they are and who
+// may owe them: a block. The formats are in persistence/FORMAT.md.
 package badger
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -25,33 +26,48 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/godwitmq/godwit/core"
+	"github.com/godwitmq/godwit/persistence/journal"
+	"github.com/godwitmq/godwit/persistence/lsm"
+	"github.com/godwitmq/godwit/persistence/space"
 )
 
 // Options say how much the store may take. The zero value is right for most.
 type Options struct {
 	// Profile is Edge or Server; by default Edge below 2 GiB of memory.
 	Profile Profile
+	// NoBallast: no file is kept that is given up when others fill the disk, so
+	// that what is stored can still be settled and deleted.
+	NoBallast bool
+	// Flash is what the disk stands, if it is a card that wears out.
+	Flash Flash
 	// Log hears what the database has to say; nil: nobody.
 	Log *slog.Logger
 }
 
-// A store is a directory with a Badger database in it.
+// Flash is a medium that wears out. With both numbers the store can tell for
+// how many days it will last at the present rate.
+type Flash struct {
+	Capacity int64 // bytes
+	Cycles   int64 // how often each cell can be written: 1,000 for a simple card, 3,000 for a good one
+}
+
+// A store is a directory with a journal and a database in it.
 type store struct {
 	profile profile
 	log     *slog.Logger
 	dir     string
 	lock    *dirLock
-	db      *badger.DB
-	wal     walAdvice
-	syncer  dirSyncer
+	db      *lsm.DB
+	journal *journal.Journal
+	space   *space.Watch
 
-	// turn is held while a group is applied and written: whoever has it sees
-	// no half of one.
+	stopSpace func()
+
+	// turn is held while a frame is built, and by who must not see half of one.
 	turn      sync.Mutex
 	committer committer
+	applier   applier
 
 	opening sync.Mutex // one Open at a time
 	mu      sync.Mutex
@@ -63,26 +79,23 @@ type store struct {
 	settled *sync.Cond
 
 	kick    chan struct{} // one token: the committer should look
-	ended   chan struct{} // closed when the committer has ended
+	ended   chan struct{} // closed when the applier has ended
 	readers readers
+	points  checkpointer
 
-	beforeWrite func() error // tests: called before a transaction is written, with the turn held
+	beforeWrite func() error // tests: called before a frame is written
 
 	poison  atomic.Pointer[error] // why nothing is confirmed any more
 	pending atomic.Int64          // bytes accepted and not settled
+	behindN atomic.Int64          // segments that no checkpoint covers
 	counts  counters
-}
-
-// counters are core.StoreStats in the making.
-type counters struct {
-	commits, ops, appends, syncs, user, written, fetches atomic.Int64
 }
 
 var _ core.Store = (*store)(nil)
 
 // formatVersion is the version of everything below the directory. An unknown
 // one is refused.
-const formatVersion = 1
+const formatVersion = 2
 
 // Open opens the store in dir, or makes it. One process at a time can have it.
 func Open(dir string, o Options) (core.Store, error) {
@@ -90,6 +103,7 @@ func Open(dir string, o Options) (core.Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.ballast, p.flash = !o.NoBallast, o.Flash
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -97,7 +111,7 @@ func Open(dir string, o Options) (core.Store, error) {
 }
 
 func open(dir string, p profile, log *slog.Logger) (core.Store, error) {
-	if err := os.MkdirAll(filepath.Join(dir, "badger"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, "journal"), 0o700); err != nil {
 		return nil, fmt.Errorf("store %s: %w", dir, err)
 	}
 	lock, err := lockDir(dir)
@@ -112,60 +126,80 @@ func open(dir string, p profile, log *slog.Logger) (core.Store, error) {
 	}
 	s.settled = sync.NewCond(&s.mu)
 	if err := s.start(); err != nil {
-		lock.release()
+		s.stop()
 		return nil, fmt.Errorf("store %s: %w", dir, err)
 	}
 	return s, nil
 }
 
-// start opens the database, finishes what a crash interrupted and starts the
-// goroutines.
-func (s *store) start() error {
-	path := filepath.Join(s.dir, "badger")
-	db, err := openRepaired(path, s.profile, s.log)
+// start opens database and journal, replays what the database has not, and
+// starts the goroutines.
+func (s *store) start() (err error) {
+	if s.db, err = lsm.Open(lsm.Options{Dir: filepath.Join(s.dir, "badger"), Sizes: s.profile.sizes, Log: s.log, Bulk: bulk}); err != nil {
+		return err
+	}
+	if err := s.watchSpace(); err != nil {
+		return err
+	}
+	instance, err := s.identify()
 	if err != nil {
 		return err
 	}
-	s.db = db
-	s.syncer = dirSyncer{path: path}
-	s.wal = walAdvice{dir: path}
-	s.committer = newCommitter(s)
-	if err := errors.Join(s.checkFormat(), s.finishRedo()); err != nil {
-		return errors.Join(err, db.Close())
+	s.points.init(s)
+	s.counts.start()
+	if err := s.loadAll(); err != nil {
+		return err
 	}
+	if err := s.replay(instance); err != nil {
+		return err
+	}
+	s.committer = committer{s: s}
+	s.applier = applier{s: s, frames: make(chan *group, 1)}
 	s.readers.start(s, s.profile.readers)
+	go s.applier.run()
 	go s.committer.run()
+	s.points.start()
 	return nil
 }
 
-// checkFormat refuses what another Godwit wrote, and marks a new directory.
-func (s *store) checkFormat() error {
-	v, err := s.get(metaKey("format"))
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		var t txn
-		t.put(metaKey("format"), []byte{formatVersion})
-		return s.write(&t)
+// stop closes what start has opened.
+func (s *store) stop() {
+	if s.journal != nil {
+		_ = s.journal.Close()
+	}
+	if s.db != nil {
+		_ = s.db.Close()
+	}
+	if s.space != nil {
+		s.stopSpace()
+		s.space.Close()
+	}
+	s.lock.release()
+}
+
+// bulk is the keys of which we notice ourselves that one is missing or
+// damaged: blocks, because of their index.
+var bulk = [][]byte{{kindBlock}, {kindPiece}}
+
+// identify refuses what another Godwit wrote, and names a new store.
+func (s *store) identify() (instance [16]byte, err error) {
+	v, err := s.db.Get(metaKey("format"))
+	if errors.Is(err, lsm.ErrNotFound) {
+		if _, err := rand.Read(instance[:]); err != nil {
+			return instance, err
+		}
+		w := s.db.Writer(0)
+		err := w.Put(lsm.Entry{Key: metaKey("format"), Value: append([]byte{formatVersion}, instance[:]...)})
+		return instance, errors.Join(err, w.Flush())
 	}
 	if err != nil {
-		return err
+		return instance, err
 	}
-	if len(v) != 1 || v[0] != formatVersion {
-		return fmt.Errorf("its format is %v, this Godwit reads %d: start the Godwit that wrote it, or restore a backup", v, formatVersion)
+	if len(v) == 0 || v[0] != formatVersion || len(v) != 1+len(instance) {
+		return instance, fmt.Errorf("its format is %v, this Godwit reads %d: start the Godwit that wrote it, or restore a backup", v[:min(1, len(v))], formatVersion)
 	}
-	return nil
-}
-
-// get reads one key.
-func (s *store) get(key []byte) (value []byte, err error) {
-	err = s.db.View(func(tx *badger.Txn) error {
-		item, err := tx.Get(key)
-		if err != nil {
-			return err
-		}
-		value, err = item.ValueCopy([]byte{})
-		return err
-	})
-	return value, err
+	copy(instance[:], v[1:])
+	return instance, nil
 }
 
 // Caps survive a power cut, as far as the disk honours a flush.
@@ -181,25 +215,39 @@ func (s *store) Caps() core.Caps {
 }
 
 // Health has High pressure while more is accepted than the profile likes to
-// have in memory, and Err once a write has failed.
+// have in memory, while the checkpointer is behind, and while little space is
+// left; ReadOnly when there is too little for messages; Err once a write has
+// failed.
 func (s *store) Health() core.Health {
-	h := core.Health{Err: s.poisoned()}
-	if s.pending.Load() > s.profile.staging {
+	h := core.Health{Err: s.poisoned(), ReadOnly: s.readOnly()}
+	if s.space != nil {
+		st := s.space.State()
+		h.Free, h.Reserve = st.Free, st.Reserve
+		if st.Level == space.Low {
+			h.Pressure = core.PressureHigh
+		}
+	}
+	if s.pending.Load() > s.profile.staging || s.behindN.Load() > int64(s.profile.highSegments()) {
 		h.Pressure = core.PressureHigh
+	}
+	if h.ReadOnly {
+		h.Pressure = core.PressureFull
 	}
 	return h
 }
 
-func (s *store) Stats() core.StoreStats {
-	return core.StoreStats{
-		Commits:      s.counts.commits.Load(),
-		Ops:          s.counts.ops.Load(),
-		Appends:      s.counts.appends.Load(),
-		Syncs:        s.counts.syncs.Load(),
-		BytesUser:    s.counts.user.Load(),
-		BytesWritten: s.counts.written.Load(),
-		Fetches:      s.counts.fetches.Load(),
+// readOnly says that there is too little space for messages.
+func (s *store) readOnly() bool {
+	return s.space != nil && s.space.State().Level == space.ReadOnly
+}
+
+// behind refuses messages when the checkpointer is so far behind that the
+// journal has grown to twice its size.
+func (s *store) behind(b *core.Batch) error {
+	if n := s.behindN.Load(); len(b.Appends) > 0 && n > 2*int64(s.profile.segments) {
+		return fmt.Errorf("%d segments of the journal wait for the checkpointer: %w", n, core.ErrOverload)
 	}
+	return nil
 }
 
 // Backup does not exist yet.
@@ -224,7 +272,7 @@ func (s *store) fail(err error) error {
 	return s.poisoned()
 }
 
-// Close settles what was accepted and closes the database.
+// Close settles what was accepted and closes journal and database.
 func (s *store) Close(ctx context.Context) error {
 	s.mu.Lock()
 	again := s.closed
@@ -239,8 +287,15 @@ func (s *store) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("closing the store: what was accepted is still being written: %w", ctx.Err())
 	}
+	s.points.stop()
 	s.readers.stop()
-	err := s.db.Close()
+	err := s.journal.Close()
+	if s.poisoned() != nil {
+		err = nil // it has been said
+	}
+	s.stopSpace()
+	s.space.Close()
+	err = errors.Join(err, s.db.Close())
 	s.lock.release()
 	if err != nil {
 		return fmt.Errorf("closing the store: %w", err)

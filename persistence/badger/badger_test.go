@@ -13,27 +13,42 @@ import (
 	"testing"
 
 	"github.com/godwitmq/godwit/core"
+	"github.com/godwitmq/godwit/persistence/lsm"
 	"github.com/godwitmq/godwit/persistence/storetest"
 )
 
 func TestStore(t *testing.T) {
-	// Everything is small in tiny, so that a few messages are many blocks,
-	// folds and redo lists.
-	tiny := edgeProfile
-	tiny.blockBytes, tiny.blockUses, tiny.txnEntries = 400, 2, 12
-	tiny.foldDeltas, tiny.foldEachBytes = 3, 1
-	for name, p := range map[string]profile{"edge": edgeProfile, "server": serverProfile, "tiny": tiny} {
+	for name, p := range map[string]profile{"edge": edgeProfile, "server": serverProfile, "tiny": tinyProfile()} {
 		t.Run(name, func(t *testing.T) {
 			if testing.Short() && name == "server" {
 				t.Skip("the others do")
 			}
-			open := func(t *testing.T) storetest.Harness { return harness(t, p) }
-			storetest.Promises(t, open)
-			if name == "tiny" {
-				storetest.Model(t, open)
-			}
+			storetest.Promises(t, func(t *testing.T) storetest.Harness { return harness(t, p) })
 		})
 	}
+}
+
+func TestModel(t *testing.T) {
+	storetest.Model(t, func(t *testing.T) storetest.Harness { return harness(t, modelProfile()) })
+}
+
+// modelProfile is tiny, with segments of a few frames.
+func modelProfile() profile {
+	p := tinyProfile()
+	p.maxRecord, p.maxBatch = 8<<10, 14<<10
+	p.segment = 32 << 10
+	return p
+}
+
+// tinyProfile has everything small, so that a few messages are many segments
+// and blocks, and a checkpoint is always near.
+func tinyProfile() profile {
+	p := edgeProfile
+	p.maxRecord, p.maxBatch, p.maxValue = 512<<10, 2<<20-128<<10, 16<<10
+	p.blockBytes, p.spillBytes, p.overlay = 400, 1000, 1000
+	p.segment, p.segments = 4<<20, 2
+	p.sizes = lsm.Tiny
+	return p
 }
 
 // A bench is a store in a directory that a test may close, crash and break.
@@ -93,6 +108,7 @@ func (b *bench) reopenStore() core.Store {
 func (b *bench) crash() core.Store {
 	b.t.Helper()
 	s := b.s.(*store)
+	s.points.turn.Lock()
 	s.turn.Lock()
 	copied, err := "", errors.New("not tried")
 	for try := 0; err != nil; try++ {
@@ -107,6 +123,7 @@ func (b *bench) crash() core.Store {
 		}
 	}
 	s.turn.Unlock()
+	s.points.turn.Unlock()
 	_ = s.Close(context.Background())
 	b.dir = copied
 	return b.open()

@@ -14,7 +14,7 @@ import (
 // settles each one with the batch after. One op is one message.
 func BenchmarkCommit(b *testing.B) {
 	for _, profile := range []Profile{Edge, Server} {
-		for _, window := range []int{1, 256, 1000} {
+		for _, window := range []int{1, 256, 1000, 4096} {
 			for _, acks := range []bool{false, true} {
 				name := fmt.Sprintf("%s/window=%d/acks=%v", profile, window, acks)
 				b.Run(name, func(b *testing.B) { benchmarkCommit(b, profile, window, acks) })

@@ -1,35 +1,15 @@
 package badger
 
 import (
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/godwitmq/godwit/core"
+	"github.com/godwitmq/godwit/persistence/journal"
 )
-
-// staged is an accepted batch. Its messages are encoded on their way in, by
-// the caller and while the committer waits for the disk.
-type staged struct {
-	handle  *handle
-	batch   *core.Batch
-	at      time.Time // of Commit
-	encoded []byte    // the messages, one behind the other
-	ends    []int     // where in encoded each of them ends
-	size    int64     // what it takes in a transaction, at most, more or less
-	entries int64
-	err     error // what Done will be told
-}
-
-var stagedPool = sync.Pool{New: func() any { return new(staged) }}
-
-// recycle gives st back for reuse.
-func (st *staged) recycle() {
-	if cap(st.encoded) > 1<<20 || cap(st.ends) > 1<<12 {
-		return
-	}
-	*st = staged{encoded: st.encoded[:0], ends: st.ends[:0]}
-	stagedPool.Put(st)
-}
 
 // linger is how long a batch that nobody waits for may stay in memory. With a
 // sync it is well below the 200 ms it is allowed.
@@ -38,54 +18,56 @@ const linger = 150 * time.Millisecond
 // A committer writes what has been staged. One goroutine runs it. A turn goes
 //
 //	take what has gathered
-//	apply as many batches as fit into one transaction: offsets, blocks, acks
+//	put as many batches as fit into one frame
 //	write it and wait for its sync
-//	let readers see it, and call Done of each batch
+//	hand it to the applier
 //
-// and again for the rest of what it took.
+// and again for the rest of what it took. One frame is in flight at a time:
+// recovery rests on that.
 type committer struct {
-	s       *store
-	t       txn
-	touched []*part // that have something in t
-	spare   []*staged
+	s     *store
+	spare []*staged
 }
 
-func newCommitter(s *store) committer {
-	return committer{s: s, t: txn{
-		maxEntries: s.db.MaxBatchCount() * 8 / 10,
-		maxBytes:   s.db.MaxBatchSize() * 8 / 10,
-	}}
+// A group is batches that share a fate: a frame, or an error. They are told in
+// order.
+type group struct {
+	batches []*staged
+	ats     []int64 // where in its segment each of them begins
+	frame   journal.Frame
+	err     error
 }
+
+var groupPool = sync.Pool{New: func() any { return new(group) }}
 
 func (c *committer) run() {
-	defer close(c.s.ended)
+	defer close(c.s.applier.frames)
 	for {
-		group, more := c.take()
-		for rest := group; len(rest) > 0; {
+		batches, more := c.take()
+		for rest := batches; len(rest) > 0; {
 			rest = rest[c.commit(rest):]
 		}
-		clear(group)
-		c.spare = group[:0]
+		clear(batches)
+		c.spare = batches[:0]
 		if !more {
 			return
 		}
-		c.tidy()
 	}
 }
 
 // take waits for batches that are due and takes all there are. more is false
 // once the store is closed and none are left.
-func (c *committer) take() (group []*staged, more bool) {
+func (c *committer) take() (batches []*staged, more bool) {
 	s := c.s
 	for {
 		s.mu.Lock()
 		wait := s.dueIn()
 		if wait == 0 || (s.closed && len(s.staged) == 0) {
-			group = s.staged
+			batches = s.staged
 			s.staged, s.waiting = c.spare[:0], 0
-			more = len(group) > 0 || !s.closed
+			more = len(batches) > 0 || !s.closed
 			s.mu.Unlock()
-			return group, more
+			return batches, more
 		}
 		s.mu.Unlock()
 		if wait < 0 {
@@ -111,139 +93,164 @@ func (s *store) dueIn() time.Duration {
 	return max(0, linger-time.Since(s.staged[0].at))
 }
 
-// commit writes the first batches of group in one transaction, tells them, and
-// says how many they were.
-func (c *committer) commit(group []*staged) int {
-	c.s.turn.Lock()
-	n := c.apply(group)
-	err := c.s.poisoned()
-	if err == nil {
-		c.finish()
-		if e := c.s.write(&c.t); e != nil {
-			err = c.s.fail(e)
+// commit writes the first batches of all in one frame, and says how many they
+// were.
+func (c *committer) commit(all []*staged) int {
+	s := c.s
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	g := groupPool.Get().(*group)
+	buf := append(s.journal.Buffer(), frameVersion)
+	head, most := len(buf)-1, s.journal.MaxPayload()
+	for _, st := range all {
+		if len(buf)-head+len(st.encoded)+binary.MaxVarintLen64 > most && len(g.batches) > 0 {
+			break
 		}
+		st.err = s.lost(st.handle)
+		buf = g.add(buf, head, st)
 	}
-	c.publish(err == nil)
-	c.s.turn.Unlock()
-	for _, st := range group[:n] {
-		if st.err == nil {
-			st.err = err
-		}
-		c.done(st)
+	n := len(g.batches)
+	if len(buf) > head+1 {
+		g.frame, g.err = c.write(buf)
 	}
+	if errors.Is(g.err, core.ErrReadOnly) {
+		c.withoutMessages(g)
+	}
+	s.applier.frames <- g
 	return n
 }
 
-// apply applies batches until the transaction is full; one at least.
-func (c *committer) apply(group []*staged) int {
-	c.t.reset()
-	var size, entries int64
-	for i, st := range group {
-		if i > 0 && (size+st.size > c.t.maxBytes || entries+st.entries > c.t.maxEntries) {
-			return i
-		}
-		if st.err = c.s.lost(st.handle); st.err != nil {
-			continue
-		}
-		size, entries = size+st.size, entries+st.entries
-		c.touch(st.handle.part)
-		st.handle.part.apply(st, &c.s.profile)
+// add puts a batch into the frame, whose payload begins at head, if it has no
+// error yet.
+func (g *group) add(buf []byte, head int, st *staged) []byte {
+	at := 0
+	if st.err == nil {
+		buf, at = appendFrame(buf, st)
 	}
-	return len(group)
+	g.batches, g.ats = append(g.batches, st), append(g.ats, int64(at-head))
+	return buf
 }
 
-// touch locks a partition for the time of applying.
-func (c *committer) touch(p *part) {
-	if p.out == nil {
-		p.mu.Lock()
-		p.out = &c.t
-		c.touched = append(c.touched, p)
-	}
-}
-
-// finish puts what the partitions have still to write into the transaction,
-// and lets readers go on while it is written.
-func (c *committer) finish() {
-	for _, p := range c.touched {
-		p.finish(&c.s.profile)
-	}
-	c.unlock()
-}
-
-func (c *committer) unlock() {
-	for _, p := range c.touched {
-		if p.out != nil {
-			p.out = nil
-			p.mu.Unlock()
-		}
-	}
-}
-
-// publish lets readers see what was appended, if it was written.
-func (c *committer) publish(written bool) {
-	c.unlock()
-	for _, p := range c.touched {
-		p.mu.Lock()
-		for _, l := range p.changedLogs {
-			l.touched = false
-			if written {
-				l.visible = l.next
+// withoutMessages writes of a frame for which there was no space the batches
+// that have no messages, and refuses the others: to settle what is stored
+// gives space, and is never refused. If there is no space for that either it
+// waits, and so do they: what is settled must not be told in another order.
+func (c *committer) withoutMessages(g *group) {
+	refused := g.err
+	batches := g.batches
+	for {
+		g.batches, g.ats, g.err = nil, g.ats[:0], nil
+		buf := append(c.s.journal.Buffer(), frameVersion)
+		head := len(buf) - 1
+		for _, st := range batches {
+			if st.err == nil && len(st.batch.Appends) > 0 {
+				st.err = refused
 			}
+			buf = g.add(buf, head, st)
 		}
-		p.changedLogs = p.changedLogs[:0]
-		p.mu.Unlock()
-	}
-	clear(c.touched)
-	c.touched = c.touched[:0]
-}
-
-// tidy deletes freed blocks for which there was no room, while there is
-// nothing else to do.
-func (c *committer) tidy() {
-	for c.s.poisoned() == nil && c.s.idle() {
-		c.s.turn.Lock()
-		c.t.reset()
-		for _, p := range c.s.untidy() {
-			c.touch(p)
+		if len(buf) > head+1 {
+			g.frame, g.err = c.write(buf)
 		}
-		work := len(c.touched) > 0
-		c.finish()
-		if err := c.s.write(&c.t); err != nil {
-			_ = c.s.fail(err)
-		}
-		c.publish(true)
-		c.s.turn.Unlock()
-		if !work {
+		if !errors.Is(g.err, core.ErrReadOnly) || c.s.isClosed() {
 			return
 		}
+		time.Sleep(fullAgain)
 	}
 }
 
-// idle says whether nothing is staged.
-func (s *store) idle() bool {
+// fullAgain is when a frame is tried again for which there was no space.
+const fullAgain = 100 * time.Millisecond
+
+func (s *store) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.staged) == 0
+	return s.closed
 }
 
-// untidy is the partitions with freed blocks. The turn is held.
-func (s *store) untidy() []*part {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var parts []*part
-	for _, p := range s.parts {
-		if len(p.freed) > 0 {
-			parts = append(parts, p)
+// write writes a frame and waits for its sync.
+func (c *committer) write(buf []byte) (journal.Frame, error) {
+	s := c.s
+	if err := s.poisoned(); err != nil {
+		return journal.Frame{}, err
+	}
+	if s.beforeWrite != nil {
+		if err := s.beforeWrite(); err != nil {
+			return journal.Frame{}, s.fail(err)
 		}
 	}
-	return parts
+	begun := time.Now()
+	f, err := s.journal.Write(buf)
+	switch {
+	case err == nil:
+		s.counts.frames.Add(1)
+		s.counts.syncTimes.add(time.Since(begun))
+		return f, nil
+	case errors.Is(err, journal.ErrFull):
+		return f, fmt.Errorf("%w: %w", err, core.ErrReadOnly)
+	}
+	return f, s.fail(err)
+}
+
+// An applier takes frames that are on the disk into memory, and tells their
+// batches, while the committer waits for the next sync.
+type applier struct {
+	s      *store
+	frames chan *group
+	locked []*part
+	src    source
+}
+
+func (a *applier) run() {
+	defer close(a.s.ended)
+	for g := range a.frames {
+		if g.err == nil {
+			a.apply(g)
+		}
+		for _, st := range g.batches {
+			if st.err == nil {
+				st.err = g.err
+			}
+			a.s.done(st)
+		}
+		clear(g.batches)
+		*g = group{batches: g.batches[:0], ats: g.ats[:0]}
+		groupPool.Put(g)
+	}
+}
+
+// apply applies a frame. Readers see all of it or nothing.
+func (a *applier) apply(g *group) {
+	for i, st := range g.batches {
+		if st.err != nil {
+			continue
+		}
+		p := st.handle.part
+		if !p.applying {
+			p.mu.Lock()
+			p.applying = true
+			a.locked = append(a.locked, p)
+		}
+		a.src = source{
+			batch: st.batch, runs: st.runs, sizes: st.sizes,
+			commit: g.frame.Commit, segment: g.frame.Segment, at: g.frame.At + g.ats[i],
+		}
+		if err := p.apply(&a.src); err != nil && g.err == nil {
+			g.err = a.s.fail(err)
+		}
+	}
+	for _, p := range a.locked {
+		p.applying = false
+		p.mu.Unlock()
+	}
+	a.locked = a.locked[:0]
+	a.s.points.applied(g.frame.Segment, g.frame.Commit)
 }
 
 // done tells a batch, and whoever waits for its handle to settle.
-func (c *committer) done(st *staged) {
-	s, b, h := c.s, st.batch, st.handle
+func (s *store) done(st *staged) {
+	b, h := st.batch, st.handle
 	if st.err == nil {
-		s.count(b)
+		s.count(st)
 	}
 	s.pending.Add(-st.size)
 	if b.Done != nil {
@@ -258,13 +265,14 @@ func (c *committer) done(st *staged) {
 	st.recycle()
 }
 
-func (s *store) count(b *core.Batch) {
+func (s *store) count(st *staged) {
 	s.counts.commits.Add(1)
-	s.counts.ops.Add(int64(ops(b)))
-	s.counts.appends.Add(int64(len(b.Appends)))
+	s.counts.ops.Add(int64(ops(st.batch)))
+	s.counts.appends.Add(int64(len(st.batch.Appends)))
 	var n int64
-	for i := range b.Appends {
-		n += b.Appends[i].Message.Size()
+	for _, size := range st.sizes {
+		n += size
 	}
 	s.counts.user.Add(n)
+	s.counts.commitTimes.add(time.Since(st.at))
 }

@@ -3,12 +3,13 @@ package badger
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"sync"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/godwitmq/godwit/core"
+	"github.com/godwitmq/godwit/persistence/journal"
+	"github.com/godwitmq/godwit/persistence/lsm"
 )
 
 // readers are the goroutines that answer fetches.
@@ -38,7 +39,7 @@ func (r *readers) start(s *store, n int) {
 
 // run answers fetches until the readers are stopped and none is left.
 func (r *readers) run(s *store) {
-	var view view
+	var v fetching
 	for {
 		r.mu.Lock()
 		for len(r.queue) == 0 && !r.closed {
@@ -52,7 +53,7 @@ func (r *readers) run(s *store) {
 		r.queue[0] = ask{}
 		r.queue = r.queue[1:]
 		r.mu.Unlock()
-		err := s.fetch(a.h.part, a.f, &view)
+		err := s.fetch(a.h.part, a.f, &v)
 		s.counts.fetches.Add(1)
 		a.f.Done.Fetched(a.f, err)
 	}
@@ -99,40 +100,398 @@ func (h *handle) Fetch(f *core.Fetch) error {
 	return h.s.readers.add(ask{h, f})
 }
 
-// A view is what a fetch wants of one block, found with the partition's mutex
-// held, so that the block can be read without it.
-type view struct {
-	block *block
-	wants []bool // by record
-	marks []core.Mark
-	end   core.Offset // of what readers may see
+// A fetch under way. It reads in rounds: with the partition's mutex held it
+// plans which blocks it will read and what of them, and then reads them
+// without. What a block holds may meanwhile have been settled, or have moved
+// from the journal to the database; then it plans again.
+type fetching struct {
+	s     *store
+	p     *part
+	f     *core.Fetch
+	bytes int64
+	from  core.Offset // everything below has been given or is not wanted
+
+	plan  []planned
+	heads []planned
+	until core.Offset // where the next plan begins
+	moves int
 }
 
-// fetch reads block by block until a limit is reached or nothing is left.
-func (s *store) fetch(p *part, f *core.Fetch, v *view) error {
+// planned is what is wanted of one block. What of the block may change, a
+// chunk that grows, is as it was when it was planned.
+type planned struct {
+	block *block
+	n     int
+	which []uint8
+	runs  []place
+	mine  [maxUses / 64]uint64 // the uses that are wanted, a bit each
+	gaps  [][2]core.Offset     // and where
+	marks []core.Mark
+
+	records recordReader
+	i       int         // which record it is at
+	data    []byte      // what records goes through
+	run     int         // the next of runs
+	at      core.Offset // where it begins
+}
+
+// planBlocks bounds a round.
+const planBlocks = 64
+
+func plan(b *block) planned {
+	return planned{block: b, n: b.n, which: b.which, runs: b.runs}
+}
+
+func (h *planned) want(use int) { h.mine[use/64] |= 1 << (use % 64) }
+
+// wanted says whether the record h is at is of a use that is wanted.
+func (h *planned) wanted() bool {
+	use := uint8(0)
+	if h.which != nil {
+		use = h.which[h.i]
+	}
+	return h.mine[use/64]>>(use%64)&1 == 1
+}
+
+func (s *store) fetch(p *part, f *core.Fetch, v *fetching) error {
 	f.Out = f.Out[:0]
-	var bytes int64
-	for from := f.From; ; from = v.block.end() {
-		if !p.view(f, from, v) {
-			f.Next = max(f.From, v.end)
+	v.s, v.p, v.f, v.bytes, v.from, v.moves = s, p, f, 0, f.From, 0
+	for {
+		if !v.look() {
+			f.Next = max(f.From, v.until)
 			return nil
 		}
-		full := false
-		err := s.readBlock(p.id, f.Log, v.block, func(r *blockReader) (err error) {
-			full, err = v.read(f, r, &bytes)
+		full, err := v.read()
+		switch {
+		case errors.Is(err, errMoved):
+			if v.moves++; v.moves > maxMoves {
+				return fmt.Errorf("bug: a block of log %d is looked for again and again", f.Log)
+			}
+			continue
+		case err != nil:
 			return err
-		})
-		if errors.Is(err, badger.ErrKeyNotFound) && p.wasFreed(v.block) {
-			continue // it was settled in the meantime
-		}
-		if err != nil {
-			return damaged(f.Log, v.block, err)
-		}
-		if full {
+		case full:
 			f.Next = f.Out[len(f.Out)-1].Offset + 1
 			return nil
 		}
+		v.from = v.until
 	}
+}
+
+// maxMoves is how often a fetch looks for blocks again that have moved.
+const maxMoves = 1000
+
+// errMoved: a block is not where it was.
+var errMoved = errors.New("moved")
+
+// look plans a round. False: there is nothing at or after v.from; until is
+// then the end of the log.
+func (v *fetching) look() bool {
+	v.plan = v.plan[:0]
+	p, f := v.p, v.f
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	v.until = 0
+	l := p.logs[f.Log]
+	if l == nil {
+		return false // dropped in the meantime
+	}
+	v.until = l.next
+	from := max(v.from, l.first)
+	if f.Cursor == 0 {
+		v.lookAtAll(l, from)
+		return len(v.plan) > 0
+	}
+	c := p.cursors[f.Cursor]
+	if c == nil || c.log != f.Log {
+		return false
+	}
+	v.lookFor(c, max(from, c.settled.floor))
+	return len(v.plan) > 0
+}
+
+// A lane is a list of blocks that do not overlap.
+type lane struct {
+	at     int
+	blocks func(i int) *block // nil at the end
+}
+
+func (r *route) lane(from core.Offset) lane {
+	return lane{at: r.search(from), blocks: func(i int) *block {
+		if i < len(r.used) {
+			return r.used[i].block
+		}
+		return nil
+	}}
+}
+
+func listLane(list []*block, from core.Offset) lane {
+	at := sort.Search(len(list), func(i int) bool { return from < list[i].end() })
+	return lane{at: at, blocks: func(i int) *block {
+		if i < len(list) {
+			return list[i]
+		}
+		return nil
+	}}
+}
+
+// lookFor plans what cursor c owes.
+func (v *fetching) lookFor(c *cursor, from core.Offset) {
+	lanes := make([]lane, 0, 4)
+	for _, r := range c.routes {
+		lanes = append(lanes, r.lane(from))
+	}
+	v.collect(lanes, func(b *block) (int, bool) {
+		pl := plan(b)
+		for i := range b.uses {
+			if b.uses[i].route.has(c.id) {
+				pl.want(i)
+			}
+		}
+		n := 0
+		for a, z := range c.settled.gaps(max(from, b.base), b.end()) {
+			pl.gaps = append(pl.gaps, [2]core.Offset{a, z})
+			n += pl.count(a, z)
+		}
+		if n == 0 {
+			return 0, false
+		}
+		for o, attempts := range c.marks {
+			if o >= b.base && o < b.end() {
+				pl.marks = append(pl.marks, core.Mark{At: o, Attempts: attempts})
+			}
+		}
+		v.plan = append(v.plan, pl)
+		return n, true
+	})
+}
+
+// count is how many records are wanted in [from, to).
+func (h *planned) count(from, to core.Offset) (n int) {
+	for i := range h.block.uses {
+		if h.mine[i/64]>>(i%64)&1 == 1 {
+			n += h.block.count(uint8(i), from, to)
+		}
+	}
+	return n
+}
+
+// lookAtAll plans every record.
+func (v *fetching) lookAtAll(l *log, from core.Offset) {
+	lanes := []lane{listLane(l.blocks, from)}
+	for _, r := range l.routes {
+		if own := r.own(); len(own) > 0 {
+			lanes = append(lanes, listLane(own, from))
+		}
+	}
+	v.collect(lanes, func(b *block) (int, bool) {
+		pl := plan(b)
+		for i := range b.uses {
+			pl.want(i)
+		}
+		pl.gaps = [][2]core.Offset{{max(from, b.base), b.end()}}
+		v.plan = append(v.plan, pl)
+		return b.n, true
+	})
+}
+
+// collect goes through the lanes in the order of their blocks' bases until
+// there is enough. want plans a block, and says how many records that is.
+func (v *fetching) collect(lanes []lane, want func(*block) (int, bool)) {
+	records := 0
+	var bytes int64
+	seen := map[*block]struct{}{}
+	for {
+		var next *lane
+		var first *block
+		for i := range lanes {
+			if b := lanes[i].blocks(lanes[i].at); b != nil && (first == nil || b.base < first.base) {
+				next, first = &lanes[i], b
+			}
+		}
+		if first == nil {
+			return
+		}
+		if _, twice := seen[first]; twice || v.f.From == 0 && first.maxTime < v.f.Since {
+			next.at++
+			continue
+		}
+		enough := len(v.plan) >= planBlocks || v.f.Records > 0 && records > v.f.Records || v.f.Bytes > 0 && bytes > int64(v.f.Bytes)
+		if enough && first.base > v.from {
+			v.until = first.base
+			return
+		}
+		next.at++
+		if len(lanes) > 1 {
+			seen[first] = struct{}{}
+		}
+		if n, any := want(first); any {
+			records += n
+			bytes += first.bytes * int64(n) / int64(first.n)
+		}
+	}
+}
+
+// read reads what is planned in the order of offsets, up to until; full: a
+// limit was reached.
+func (v *fetching) read() (full bool, err error) {
+	v.heads = v.heads[:0]
+	for {
+		least := v.leastHead()
+		for len(v.plan) > 0 && (least < 0 || v.plan[0].block.base < v.heads[least].records.offset) {
+			h := v.plan[0]
+			v.plan = v.plan[1:]
+			if more, err := v.open(&h); err != nil {
+				return false, err
+			} else if more {
+				v.heads = append(v.heads, h)
+			}
+			least = v.leastHead()
+		}
+		if least < 0 || v.heads[least].records.offset >= v.until {
+			return false, nil
+		}
+		h := &v.heads[least]
+		if full, err = v.take(h); full || err != nil {
+			return full, err
+		}
+		more, err := v.next(h)
+		if err != nil {
+			return false, err
+		}
+		if !more {
+			v.heads = slices.Delete(v.heads, least, least+1)
+		}
+	}
+}
+
+// leastHead is the open block whose next record has the lowest offset; -1:
+// none is open.
+func (v *fetching) leastHead() int {
+	least := -1
+	for i := range v.heads {
+		if least < 0 || v.heads[i].records.offset < v.heads[least].records.offset {
+			least = i
+		}
+	}
+	return least
+}
+
+// take gives the reader the record that h is at.
+func (v *fetching) take(h *planned) (full bool, err error) {
+	f, r := v.f, &h.records
+	if r.offset < v.from {
+		return false, nil // one that is in the blocks of several owners
+	}
+	m, err := core.DecodeMessage(r.message)
+	if err != nil {
+		return false, &core.CorruptError{Log: f.Log, From: r.offset, To: r.offset + 1, Text: err.Error()}
+	}
+	size := m.Size()
+	if len(f.Out) > 0 && f.Bytes > 0 && v.bytes+size > int64(f.Bytes) {
+		return true, nil
+	}
+	v.bytes += size
+	f.Out = append(f.Out, core.Stored{Offset: r.offset, Time: r.time, Attempts: h.attempts(r.offset), Message: m})
+	v.from = r.offset + 1
+	return f.Records > 0 && len(f.Out) >= f.Records, nil
+}
+
+func (h *planned) attempts(o core.Offset) uint16 {
+	for i := range h.marks {
+		if h.marks[i].At == o {
+			return h.marks[i].Attempts
+		}
+	}
+	return 0
+}
+
+// open reads a block, or a chunk's first run, and goes to the first record
+// that is wanted.
+func (v *fetching) open(h *planned) (more bool, err error) {
+	h.at, h.i = h.block.base, -1
+	if h.block.chunk() {
+		return v.next(h)
+	}
+	if h.data, err = v.s.readBlock(v.p.id, v.f.Log, h.block); err == nil {
+		h.records, err = openBlock(h.data)
+	}
+	if err == nil && h.records.offset != h.block.base {
+		err = fmt.Errorf("it begins at offset %d, its key says %d", h.records.offset, h.block.base)
+	}
+	if err != nil {
+		return false, v.failed(h.block, err)
+	}
+	return v.next(h)
+}
+
+// next goes to the next record of h that is wanted.
+func (v *fetching) next(h *planned) (more bool, err error) {
+	for {
+		for h.records.next() {
+			h.i++
+			if h.i >= h.n {
+				return false, v.failed(h.block, fmt.Errorf("it holds more than the %d records of its index", h.n))
+			}
+			if h.wants() && (v.f.From != 0 || h.records.time >= v.f.Since) {
+				return true, nil
+			}
+		}
+		if h.records.err != nil {
+			return false, v.failed(h.block, h.records.err)
+		}
+		if !h.block.chunk() || h.run == len(h.runs) {
+			return false, nil
+		}
+		if err := v.nextRun(h); err != nil {
+			return false, v.failed(h.block, err)
+		}
+	}
+}
+
+// wants says whether the record h is at is wanted.
+func (h *planned) wants() bool {
+	o := h.records.offset
+	for len(h.gaps) > 0 && o >= h.gaps[0][1] {
+		h.gaps = h.gaps[1:]
+	}
+	if len(h.gaps) == 0 || o < h.gaps[0][0] {
+		return false
+	}
+	return h.wanted()
+}
+
+// nextRun reads the next run of a chunk of which something is wanted.
+func (v *fetching) nextRun(h *planned) error {
+	for ; h.run < len(h.runs); h.run++ {
+		p := &h.runs[h.run]
+		end := h.at + core.Offset(p.n)
+		if len(h.gaps) > 0 && h.gaps[0][0] < end {
+			var err error
+			if h.data, err = v.s.readRun(h.block, p, h.data); err == nil {
+				h.records, err = openRun(h.data, h.at, p)
+			}
+			h.run++
+			h.at = end
+			return err
+		}
+		h.i += int(p.n)
+		h.at = end
+	}
+	return nil
+}
+
+// failed says what it means that a block cannot be read: that it is not there
+// any more, or damage.
+func (v *fetching) failed(b *block, err error) error {
+	if errors.Is(err, lsm.ErrNotFound) || errors.Is(err, journal.ErrRecycled) {
+		v.p.mu.RLock()
+		defer v.p.mu.RUnlock()
+		if b.gone {
+			return errMoved
+		}
+	}
+	return damaged(v.f.Log, b, err)
 }
 
 // damaged makes a CorruptError of what is wrong with a block.
@@ -143,174 +502,20 @@ func damaged(l core.LogID, b *block, err error) error {
 	return &core.CorruptError{Log: l, From: b.base, To: b.end(), Text: "a block cannot be read (" + err.Error() + "): restore a backup, or skip it"}
 }
 
-// wasFreed says whether a block was deleted since it was looked at.
-func (p *part) wasFreed(b *block) bool {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return b.gone
+// readRun reads a run of the journal into buf.
+func (s *store) readRun(b *block, p *place, buf []byte) ([]byte, error) {
+	buf = slices.Grow(buf[:0], int(p.len))[:p.len]
+	return buf, s.journal.ReadAt(b.segment, buf, p.at)
 }
 
-// view finds the next block with something for f at or after from, and what.
-func (p *part) view(f *core.Fetch, from core.Offset, v *view) bool {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	v.end = 0
-	l := p.logs[f.Log]
-	if l == nil {
-		return false // dropped in the meantime
-	}
-	v.end = l.visible
-	from = max(from, l.first)
-	if f.Cursor == 0 {
-		return l.viewAll(f, from, v)
-	}
-	c := p.cursors[f.Cursor]
-	if c == nil || c.log != f.Log {
-		return false
-	}
-	for from = max(from, c.settled.floor); ; from = v.block.end() {
-		v.block = c.next(from)
-		if v.block == nil || v.block.base >= v.end {
-			return false
-		}
-		if v.wantOwed(f, c, from) {
-			v.noteMarks(c)
-			return true
+// readBlock reads a block at rest.
+func (s *store) readBlock(p core.PartitionID, l core.LogID, b *block) ([]byte, error) {
+	value, err := s.db.Get(blockKey(kindBlock, p, b.owner, l, b.base))
+	for n := uint16(1); n <= b.pieces && err == nil; n++ {
+		var piece []byte
+		if piece, err = s.db.Get(pieceKey(p, b.owner, l, b.base, n)); err == nil {
+			value = append(value, piece...)
 		}
 	}
-}
-
-// viewAll wants every record from from on, or since f.Since.
-func (l *log) viewAll(f *core.Fetch, from core.Offset, v *view) bool {
-	i := l.search(from)
-	if f.From == 0 && f.Since > 0 {
-		i += sort.Search(len(l.blocks)-i, func(n int) bool { return l.blocks[i+n].maxTime >= f.Since })
-	}
-	if i == len(l.blocks) || l.blocks[i].base >= l.visible {
-		return false
-	}
-	v.block = l.blocks[i]
-	v.all(v.block.n)
-	for o := v.block.base; o < v.block.end(); o++ {
-		v.wants[o-v.block.base] = o >= from
-	}
-	v.marks = v.marks[:0]
-	return true
-}
-
-func (v *view) all(n int) {
-	if cap(v.wants) < n {
-		v.wants = make([]bool, n)
-	}
-	v.wants = v.wants[:n]
-	clear(v.wants)
-}
-
-// next is the first block at or after from that has records routed to c.
-func (c *cursor) next(from core.Offset) *block {
-	var first *block
-	for _, r := range c.routes {
-		if i := r.search(from); i < len(r.used) && (first == nil || r.used[i].block.base < first.base) {
-			first = r.used[i].block
-		}
-	}
-	return first
-}
-
-// wantOwed wants what c owes of the block at or after from, and says whether
-// there is any.
-func (v *view) wantOwed(f *core.Fetch, c *cursor, from core.Offset) bool {
-	b, any := v.block, false
-	if f.From == 0 && b.maxTime < f.Since {
-		return false
-	}
-	v.all(b.n)
-	for a, z := range c.settled.gaps(max(from, b.base), b.end()) {
-		for o := a; o < z; o++ {
-			if b.route(o).has(c.id) {
-				v.wants[o-b.base], any = true, true
-			}
-		}
-	}
-	return any
-}
-
-// noteMarks takes the delivery counts of the block along.
-func (v *view) noteMarks(c *cursor) {
-	v.marks = v.marks[:0]
-	for o, n := range c.marks {
-		if o >= v.block.base && o < v.block.end() {
-			v.marks = append(v.marks, core.Mark{At: o, Attempts: n})
-		}
-	}
-}
-
-func (v *view) attempts(o core.Offset) uint16 {
-	for i := range v.marks {
-		if v.marks[i].At == o {
-			return v.marks[i].Attempts
-		}
-	}
-	return 0
-}
-
-// read takes what is wanted of a block; full: a limit was reached.
-func (v *view) read(f *core.Fetch, r *blockReader, bytes *int64) (full bool, err error) {
-	for r.next() {
-		i := r.offset - v.block.base
-		if i >= core.Offset(len(v.wants)) {
-			return false, fmt.Errorf("it holds offset %d, its index ends at %d", r.offset, v.block.end())
-		}
-		if !v.wants[i] || (f.From == 0 && r.time < f.Since) {
-			continue
-		}
-		m, err := core.DecodeMessage(r.message)
-		if err != nil {
-			return false, &core.CorruptError{Log: f.Log, From: r.offset, To: r.offset + 1, Text: err.Error()}
-		}
-		size := m.Size()
-		if len(f.Out) > 0 && f.Bytes > 0 && *bytes+size > int64(f.Bytes) {
-			return true, nil
-		}
-		*bytes += size
-		f.Out = append(f.Out, core.Stored{Offset: r.offset, Time: r.time, Attempts: v.attempts(r.offset), Message: m})
-		if f.Records > 0 && len(f.Out) >= f.Records {
-			return true, nil
-		}
-	}
-	return false, r.err
-}
-
-// readBlock reads a block from the disk and lends it to use. In-memory copies
-// are the garbage collector's; most blocks are read where Badger has them.
-func (s *store) readBlock(p core.PartitionID, l core.LogID, b *block, use func(*blockReader) error) error {
-	return s.db.View(func(tx *badger.Txn) error {
-		item, err := tx.Get(blockKey(kindBlock, p, l, b.base))
-		if err != nil {
-			return err
-		}
-		read := func(value []byte) error {
-			r, err := openBlock(value)
-			if err != nil {
-				return err
-			}
-			if r.offset != b.base {
-				return fmt.Errorf("it begins at offset %d, its key says %d", r.offset, b.base)
-			}
-			return use(&r)
-		}
-		if b.pieces == 0 {
-			return item.Value(read)
-		}
-		whole, err := item.ValueCopy(make([]byte, 0, pieceBytes*(int(b.pieces)+1)))
-		for n := uint16(1); n <= b.pieces && err == nil; n++ {
-			if item, err = tx.Get(pieceKey(p, l, b.base, n)); err == nil {
-				err = item.Value(func(v []byte) error { whole = append(whole, v...); return nil })
-			}
-		}
-		if err != nil {
-			return err
-		}
-		return read(whole)
-	})
+	return value, err
 }

@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/godwitmq/godwit/core"
+	"github.com/godwitmq/godwit/persistence/lsm"
 )
 
 // A handle is a partition in the hands of one owner.
@@ -60,7 +60,7 @@ func (s *store) Open(ctx context.Context, id core.PartitionID) (core.Partition, 
 	return h, nil
 }
 
-// part finds a partition in memory, or loads or creates it.
+// part finds a partition, or makes it: its first batch will make it durable.
 func (s *store) part(id core.PartitionID) (*part, error) {
 	s.mu.Lock()
 	p, closed := s.parts[id], s.closed
@@ -71,10 +71,7 @@ func (s *store) part(id core.PartitionID) (*part, error) {
 	if p != nil {
 		return p, nil
 	}
-	p, err := s.load(id)
-	if err != nil {
-		return nil, err
-	}
+	p = newPart(id)
 	s.mu.Lock()
 	s.parts[id] = p
 	s.mu.Unlock()
@@ -130,25 +127,34 @@ func (h *handle) Logs() []core.LogState {
 // state is l as readers see it. The head of a block that was trimmed counts by
 // its share.
 func (l *log) state() core.LogState {
-	st := core.LogState{ID: l.id, First: l.visible, Next: l.visible}
-	for i, b := range l.blocks {
-		if b.base >= l.visible {
-			break
+	st := core.LogState{ID: l.id, First: l.next, Next: l.next}
+	for _, lane := range l.lanes() {
+		for i, b := range lane {
+			n, bytes := b.n, b.bytes
+			if b.base < l.first {
+				n = 0
+				for use := range b.uses {
+					n += b.count(uint8(use), l.first, b.end())
+				}
+				bytes = b.bytes * int64(n) / int64(b.n)
+			}
+			if i == 0 {
+				st.First = min(st.First, max(b.base, l.first))
+			}
+			st.Records += int64(n)
+			st.Bytes += bytes
 		}
-		if i == 0 {
-			st.First = max(b.base, l.first)
-		}
-		n := int(b.end() - max(b.base, l.first))
-		st.Records += int64(n)
-		st.Bytes += b.bytes * int64(n) / int64(b.n)
 	}
 	return st
 }
 
 func (h *handle) Cursors() []core.CursorState { return h.cursors }
 
-// Commit encodes b's messages and stages it.
+// Commit encodes b and stages it.
 func (h *handle) Commit(b *core.Batch) error {
+	if err := h.s.refuses(b); err != nil {
+		return err
+	}
 	st := stagedPool.Get().(*staged)
 	if err := st.prepare(h, b); err != nil {
 		st.recycle()
@@ -169,6 +175,14 @@ func (h *handle) Commit(b *core.Batch) error {
 	return nil
 }
 
+// refuses says why no messages are taken: there is no room for them.
+func (s *store) refuses(b *core.Batch) error {
+	if len(b.Appends) > 0 && s.readOnly() {
+		return fmt.Errorf("%d MB are free, %d are needed in reserve: %w", s.space.State().Free>>20, s.space.State().Reserve>>20, core.ErrReadOnly)
+	}
+	return nil
+}
+
 // stage accepts st. s.mu is held.
 func (s *store) stage(st *staged) error {
 	h, b := st.handle, st.batch
@@ -177,6 +191,9 @@ func (s *store) stage(st *staged) error {
 	}
 	if pending := s.pending.Load(); pending > 2*s.profile.staging {
 		return fmt.Errorf("%d bytes wait for the disk: %w", pending, core.ErrOverload)
+	}
+	if err := s.behind(b); err != nil {
+		return err
 	}
 	if err := h.part.checkSets(b); err != nil {
 		return err
@@ -228,7 +245,7 @@ func ops(b *core.Batch) int {
 	return len(b.Cursors) + len(b.Sets) + len(b.Appends) + len(b.Records) + len(b.Marks) + len(b.Acks) + len(b.Trims)
 }
 
-// prepare checks b against the limits and encodes its messages.
+// prepare checks b against the limits and encodes it.
 func (st *staged) prepare(h *handle, b *core.Batch) error {
 	c := &h.s.profile
 	st.handle, st.batch = h, b
@@ -243,35 +260,20 @@ func (st *staged) prepare(h *handle, b *core.Batch) error {
 			return core.NotYet("compacting a stream in this store")
 		}
 	}
-	total := 32 * ops(b)
-	for i := range b.Sets {
-		total += 8 * len(b.Sets[i].Members)
-	}
 	for i := range b.Records {
 		r := &b.Records[i]
 		if len(r.Key) > c.maxKey || len(r.Value) > c.maxValue {
 			return fmt.Errorf("a record of %d octets under a key of %d, the limits are %d and %d: %w",
 				len(r.Value), len(r.Key), c.maxValue, c.maxKey, core.ErrTooLarge)
 		}
-		total += len(r.Key) + len(r.Value)
 	}
-	for i := range b.Appends {
-		before := len(st.encoded)
-		st.encoded = core.AppendMessage(st.encoded, b.Appends[i].Message)
-		if n := len(st.encoded) - before; n > c.maxRecord {
-			return fmt.Errorf("a message of %d octets, the limit is %d: %w", n, c.maxRecord, core.ErrTooLarge)
-		}
-		st.ends = append(st.ends, len(st.encoded))
-		if total+len(st.encoded) > c.maxBatch {
-			break
-		}
+	if err := st.encode(h.part, b); err != nil {
+		return err
 	}
-	total += len(st.encoded)
-	if total > c.maxBatch {
-		return fmt.Errorf("a batch of more than %d octets: %w", c.maxBatch, core.ErrTooLarge)
+	if len(st.encoded) > c.maxBatch {
+		return fmt.Errorf("a batch of %d octets, the limit is %d: %w", len(st.encoded), c.maxBatch, core.ErrTooLarge)
 	}
-	st.size = int64(total) + 64
-	st.entries = int64(2 + len(b.Cursors) + 2*len(b.Sets) + len(b.Records) + len(b.Marks) + 2*len(b.Trims) + 2*len(b.Appends)/8)
+	st.size = int64(len(st.encoded)) + 64
 	return nil
 }
 
@@ -279,15 +281,33 @@ func (h *handle) Get(_ context.Context, t core.Table, key []byte) ([]byte, error
 	if err := h.state(); err != nil {
 		return nil, err
 	}
-	v, err := h.s.get(recordKey(h.part.id, t, key))
-	if errors.Is(err, badger.ErrKeyNotFound) {
+	k := recordKey(h.part.id, t, key)
+	v, known := h.part.pending(k)
+	if !known {
+		var err error
+		if v, err = h.s.db.Get(k); err != nil && !errors.Is(err, lsm.ErrNotFound) {
+			return nil, err
+		}
+	}
+	if v == nil {
 		return nil, fmt.Errorf("record %q of table %d: %w", key, t, core.ErrNotFound)
 	}
-	return v, err
+	return append([]byte{}, v...), nil
 }
 
-// Scan sees the records as they were when it began. It should not take long:
-// as long as it lasts, what it may still see is kept on the disk.
+// pending is a value that is not in the database yet.
+func (p *part) pending(key []byte) (value []byte, known bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if value, known = p.fresh.get(key); !known {
+		value, known = p.unfit.get(key)
+	}
+	return value, known
+}
+
+// Scan goes through the records as they were when it began, or newer. It
+// should not take long: as long as it lasts, what it may still see is kept on
+// the disk.
 func (h *handle) Scan(ctx context.Context, t core.Table, prefix []byte) iter.Seq2[core.Record, error] {
 	return func(yield func(core.Record, error) bool) {
 		if err := h.state(); err != nil {
@@ -296,20 +316,57 @@ func (h *handle) Scan(ctx context.Context, t core.Table, prefix []byte) iter.Seq
 		}
 		start := recordKey(h.part.id, t, prefix)
 		head := len(start) - len(prefix)
-		err := h.s.scan(start, true, func(key, value []byte) error {
+		give := func(key string, value []byte) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			r := core.Record{Table: t, Key: slices.Clone(key[head:]), Value: append([]byte{}, value...)}
-			if !yield(r, nil) {
+			if !yield(core.Record{Table: t, Key: []byte(key[head:]), Value: append([]byte{}, value...)}, nil) {
 				return errLeft
 			}
 			return nil
-		})
+		}
+		err := h.scan(start, give)
 		if err != nil && !errors.Is(err, errLeft) {
 			yield(core.Record{}, err)
 		}
 	}
+}
+
+// scan merges what is pending and what is at rest, in key order.
+func (h *handle) scan(start []byte, give func(key string, value []byte) error) error {
+	newer := map[string][]byte{}
+	h.part.mu.RLock()
+	h.part.unfit.below(string(start), newer)
+	h.part.fresh.below(string(start), newer)
+	h.part.mu.RUnlock()
+	keys := slices.Sorted(maps.Keys(newer))
+	pending := func(upTo string, all bool) error {
+		for len(keys) > 0 && (all || keys[0] < upTo) {
+			k := keys[0]
+			keys = keys[1:]
+			if newer[k] == nil {
+				continue
+			}
+			if err := give(k, newer[k]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err := h.s.db.Scan(start, nil, true, func(key, value []byte) error {
+		k := string(key)
+		if err := pending(k, false); err != nil {
+			return err
+		}
+		if _, known := newer[k]; known {
+			return nil // pending says it next, or it is deleted
+		}
+		return give(k, value)
+	})
+	if err == nil {
+		err = pending("", true)
+	}
+	return err
 }
 
 // errLeft: the caller of a scan has seen enough.

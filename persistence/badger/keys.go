@@ -7,26 +7,28 @@ import (
 )
 
 // The kinds of keys: the first octet. Numbers in keys are big-endian, so that
-// Badger's order is theirs.
+// the database's order is theirs. Kinds 0 and 1 with other seconds octets
+// are persistence/lsm's own.
 const (
 	kindMeta      = 0x00 // 'M' name
-	kindRedo      = 0x01 // chunk u32; chunk 2^32-1 is the seal
 	kindPartition = 0x02 // p u16
 	kindBlock     = 0x10 // p, owner u64, log u64, base u64
 	kindIndex     = 0x11 // the same
-	kindPart      = 0x12 // p, log u64, base u64, n u16
+	kindPiece     = 0x12 // the same, n u16
 	kindLog       = 0x13 // p, log u64
-	kindCursor    = 0x20 // p, cursor u64
+	kindPage      = 0x20 // p, page u64
 	kindMark      = 0x21 // p, cursor u64, offset u64
 	kindSet       = 0x22 // p, set u64, chunk u16; chunk 2^16-1: core has retired it
-	kindAcks      = 0x23 // p, seq u64, chunk u16
+	kindWide      = 0x23 // p, cursor u64: one with too many ranges for its page
 	kindRecord    = 0x30 // p, table u8, key
 )
 
-const (
-	redoSeal   = 1<<32 - 1
-	setRetired = 1<<16 - 1
-)
+const setRetired = 1<<16 - 1
+
+// pageOf is the page that a cursor is on: 256 of them are one value.
+func pageOf(c core.CursorID) uint64 { return uint64(c) >> pageBits }
+
+const pageBits = 8
 
 // partKey begins all keys of one kind in a partition. Room says how many
 // octets will follow.
@@ -38,30 +40,19 @@ func partKey(kind byte, p core.PartitionID, room int) []byte {
 
 func metaKey(name string) []byte { return append([]byte{kindMeta, 'M'}, name...) }
 
-func redoKey(chunk uint32) []byte {
-	return binary.BigEndian.AppendUint32([]byte{kindRedo}, chunk)
-}
-
-// blockKey is the key of a block or of its index entry. No block has an owner
-// yet: all are shared.
-func blockKey(kind byte, p core.PartitionID, l core.LogID, base core.Offset) []byte {
-	k := partKey(kind, p, 24)
-	k = binary.BigEndian.AppendUint64(k, 0)
+// blockKey is the key of a block at rest, or of its index entry.
+func blockKey(kind byte, p core.PartitionID, owner core.CursorID, l core.LogID, base core.Offset) []byte {
+	k := partKey(kind, p, 26)
+	k = binary.BigEndian.AppendUint64(k, uint64(owner))
 	k = binary.BigEndian.AppendUint64(k, uint64(l))
 	return binary.BigEndian.AppendUint64(k, uint64(base))
 }
 
-func piecePrefix(p core.PartitionID, l core.LogID, base core.Offset) []byte {
-	k := partKey(kindPart, p, 18)
-	k = binary.BigEndian.AppendUint64(k, uint64(l))
-	return binary.BigEndian.AppendUint64(k, uint64(base))
+func pieceKey(p core.PartitionID, owner core.CursorID, l core.LogID, base core.Offset, n uint16) []byte {
+	return binary.BigEndian.AppendUint16(blockKey(kindPiece, p, owner, l, base), n)
 }
 
-func pieceKey(p core.PartitionID, l core.LogID, base core.Offset, n uint16) []byte {
-	return binary.BigEndian.AppendUint16(piecePrefix(p, l, base), n)
-}
-
-// numberKey is a key that ends with one number: a log, a cursor.
+// numberKey is a key that ends with one number: a log, a page.
 func numberKey(kind byte, p core.PartitionID, n uint64) []byte {
 	return binary.BigEndian.AppendUint64(partKey(kind, p, 18), n)
 }

@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 func killProfile(tiny bool) profile {
 	p := edgeProfile
 	if tiny {
-		p.blockBytes, p.blockUses, p.txnEntries = 2000, 2, 40
-		p.foldDeltas, p.foldEachBytes = 5, 100
+		p = tinyProfile()
+		p.segment = 4 << 20
 	}
 	return p
 }
@@ -69,7 +69,7 @@ func killMe(dir string, tiny bool) {
 		}
 		m := small(strconv.Itoa(n))
 		if n%97 == 0 {
-			m.Dedup = strings.Repeat("x", 1_000_000)
+			m.Dedup = strings.Repeat("x", 300_000)
 		}
 		b.Appends = []core.Append{{Log: 1, Routes: core.Solo(2), Message: m}, {Log: 1, Routes: core.Solo(3), Message: m}}
 		b.Records = []core.Record{{Table: 1, Key: []byte("last"), Value: []byte(strconv.Itoa(n))}}

@@ -5,100 +5,95 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"slices"
-
-	"github.com/dgraph-io/badger/v4"
+	"time"
 
 	"github.com/godwitmq/godwit/core"
+	"github.com/godwitmq/godwit/persistence/journal"
+	"github.com/godwitmq/godwit/persistence/lsm"
 )
 
-// load reads a partition, or creates it. It reads no block: the index says
-// what they hold. What a crash left to be deleted is deleted with the next
-// transaction.
-func (s *store) load(id core.PartitionID) (*part, error) {
-	p := newPart(id)
-	v, err := s.get(partKey(kindPartition, id, 0))
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return p, s.create(p)
+// loadAll reads what is at rest: all but the blocks, whose index says what
+// they hold. What an unfinished checkpoint has left is deleted; it will be
+// done again.
+func (s *store) loadAll() error {
+	var ids []core.PartitionID
+	err := s.db.Scan([]byte{kindPartition}, nil, false, func(key, _ []byte) error {
+		ids = append(ids, core.PartitionID(binary.BigEndian.Uint16(key[1:])))
+		return nil
+	})
+	if err != nil {
+		return err
 	}
+	w := s.db.Writer(s.points.last)
+	for _, id := range ids {
+		p := newPart(id)
+		p.loading, p.pages, p.wides = true, map[uint64]uint64{}, map[core.CursorID]uint64{}
+		s.parts[id] = p
+		if err := s.load(p, w); err != nil {
+			return fmt.Errorf("partition %d: %w", id, err)
+		}
+	}
+	return w.Flush()
+}
+
+func (s *store) load(p *part, w *lsm.Writer) error {
+	v, err := s.db.Get(partKey(kindPartition, p.id, 0))
 	if err == nil {
 		p.lastID, err = decodePart(v)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("partition %d: %w", id, err)
+		return err
 	}
-	var lost txn // keys that are nobody's any more
+	l := loader{p: p, w: w, mark: s.db.Mark().Checkpoint, known: map[string]uint16{}}
 	for _, step := range []struct {
-		kind byte
-		read func(key, value []byte) error
+		kind   byte
+		values bool
+		read   func(key, value []byte) error
 	}{
-		{kindLog, p.loadLog},
-		{kindSet, p.loadSet},
-		{kindCursor, p.loadCursor},
-		{kindIndex, p.loadIndex},
-		{kindAcks, p.acks.load},
+		{kindLog, true, l.log},
+		{kindSet, true, l.set},
+		{kindPage, true, l.page},
+		{kindWide, true, l.wide},
+		{kindIndex, true, l.index},
+		{kindBlock, false, l.block},
+		{kindPiece, false, l.piece},
+		{kindMark, true, l.count},
 	} {
-		if err := s.scan(partKey(step.kind, id, 0), true, step.read); err != nil {
-			return nil, fmt.Errorf("partition %d: %w", id, err)
+		if err := s.db.Scan(partKey(step.kind, p.id, 0), nil, step.values, step.read); err != nil {
+			return err
 		}
-	}
-	if err := p.replay(); err != nil {
-		return nil, fmt.Errorf("partition %d: %w", id, err)
-	}
-	p.out = &lost
-	p.account()
-	p.out = nil
-	err = s.scan(partKey(kindMark, id, 0), true, func(key, value []byte) error { return p.loadMark(&lost, key, value) })
-	if err == nil {
-		err = s.writeAlone(&lost)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("partition %d: %w", id, err)
-	}
-	for set, r := range p.sets {
-		if !r.retired {
-			p.defined[set] = struct{}{}
-		}
-	}
-	p.accepted = p.lastID
-	return p, nil
-}
-
-// create makes a partition durable.
-func (s *store) create(p *part) error {
-	var t txn
-	t.put(partKey(kindPartition, p.id, 0), encodePart(0))
-	return s.writeAlone(&t)
-}
-
-// writeAlone writes t between the committer's transactions.
-func (s *store) writeAlone(t *txn) error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	if err := s.write(t); err != nil {
-		return s.fail(err)
 	}
 	return nil
 }
 
-func (p *part) loadLog(key, value []byte) error {
+// A loader reads one partition.
+type loader struct {
+	p     *part
+	w     *lsm.Writer
+	mark  uint64            // the last checkpoint that was finished
+	known map[string]uint16 // pieces, by owner, log and base of the blocks that are there
+}
+
+func (l *loader) log(key, value []byte) error {
 	id := core.LogID(number(key, 0))
-	l, err := decodeLog(id, value)
+	lg, err := decodeLog(id, value)
 	if err != nil {
 		return fmt.Errorf("log %d: %w", id, err)
 	}
-	l.visible = l.next
-	p.logs[id] = l
+	l.p.logs[id] = lg
 	return nil
 }
 
-// loadSet reads a chunk of a set, or that it is retired. Chunks come in order.
-func (p *part) loadSet(key, value []byte) (err error) {
+// set reads a chunk of a set, or that it is retired. Chunks come in order.
+func (l *loader) set(key, value []byte) (err error) {
 	id := core.RouteSetID(number(key, 0))
-	set := p.sets[id]
+	set := l.p.sets[id]
 	if set == nil {
 		set = &routeSet{id: id}
-		p.sets[id] = set
+		l.p.sets[id] = set
 	}
 	if binary.BigEndian.Uint16(key[11:]) == setRetired {
 		set.retired = true
@@ -110,118 +105,85 @@ func (p *part) loadSet(key, value []byte) (err error) {
 	return nil
 }
 
-func (p *part) loadCursor(key, value []byte) error {
+func (l *loader) page(key, value []byte) error {
+	page := number(key, 0)
+	commit, err := decodePage(page, value, func(c *cursor) { l.p.cursors[c.id] = c })
+	if err != nil {
+		return fmt.Errorf("cursors from %d: %w", page<<pageBits, err)
+	}
+	l.p.pages[page] = commit
+	return nil
+}
+
+// wide reads a cursor with a value of its own. Its page may still have it, as
+// it was before.
+func (l *loader) wide(key, value []byte) error {
 	id := core.CursorID(number(key, 0))
-	c, err := decodeCursor(id, value)
+	c, commit, err := decodeWide(id, value)
 	if err != nil {
 		return fmt.Errorf("cursor %d: %w", id, err)
 	}
-	p.cursors[id] = c
-	p.seq = max(p.seq, c.seq)
+	if known := l.p.cursors[id]; known == nil || commit >= l.p.pages[pageOf(id)] {
+		l.p.cursors[id] = c
+		l.p.wides[id] = commit
+	} else {
+		known.wide = true
+	}
 	return nil
 }
 
-// loadIndex reads about one block. One without a log, or below its log's
-// first, was to be deleted.
-func (p *part) loadIndex(key, value []byte) error {
-	id, base := core.LogID(number(key, 1)), core.Offset(number(key, 2))
-	l := p.logs[id]
-	routeOf := func(r core.RouteSetID) *route {
-		if l == nil {
+// index reads about one block. One of a checkpoint that was not finished will
+// be written again, perhaps cut otherwise; one without a log, or below its
+// log's first, was to be deleted.
+func (l *loader) index(key, value []byte) error {
+	p := l.p
+	owner, id, base := core.CursorID(number(key, 0)), core.LogID(number(key, 1)), core.Offset(number(key, 2))
+	lg := p.logs[id]
+	b, err := decodeIndex(value, owner, base, func(r core.RouteSetID) *route {
+		if lg == nil {
 			return &route{id: r}
 		}
-		return p.route(l, r)
-	}
-	b, err := decodeIndex(value, base, routeOf)
+		return p.route(lg, r)
+	})
 	if err != nil {
 		return &core.CorruptError{Log: id, From: base, To: base + 1, Text: "the index of a block is damaged (" + err.Error() + "): restore a backup"}
 	}
-	if l == nil || b.end() <= l.first {
-		p.freed = append(p.freed, freed{id, base, b.pieces})
+	if b.checkpoint > l.mark {
+		return l.w.Put(lsm.Entry{Key: slices.Clone(key)})
+	}
+	l.known[string(key[3:])] = b.pieces
+	if lg == nil || b.end() <= lg.first {
+		p.freed = append(p.freed, freed{owner, id, base, b.pieces, b.stored})
 		return nil
 	}
-	if n := len(l.blocks); n > 0 && l.blocks[n-1].end() > base {
-		return &core.CorruptError{Log: id, From: base, To: b.end(), Text: "two blocks hold the same offsets: restore a backup"}
-	}
-	l.blocks = append(l.blocks, b)
-	for i := range b.uses {
-		r := b.uses[i].route
-		r.used = append(r.used, place{b, uint8(i)})
-		if r.id == 0 {
-			b.kept = b.count(uint8(i), l.first, b.end())
-		}
-	}
-	l.next = max(l.next, b.end())
-	l.visible = l.next
-	l.clock = max(l.clock, b.maxTime)
-	return nil
+	return p.link(lg, b)
 }
 
-// load reads one chunk of a delta; replay will take it apart.
-func (a *ackLog) load(key, value []byte) error {
-	seq := number(key, 0)
-	if n := len(a.deltas); n == 0 || a.deltas[n-1].seq != seq {
-		a.deltas = append(a.deltas, delta{seq: seq})
+// block deletes a block without an index entry.
+func (l *loader) block(key, _ []byte) error {
+	if _, ok := l.known[string(key[3:])]; ok {
+		return nil
 	}
-	d := &a.deltas[len(a.deltas)-1]
-	d.chunks++
-	d.bytes += len(value)
-	a.bytes += len(value)
-	a.out = append(a.out, value...)
-	return nil
+	return l.w.Put(lsm.Entry{Key: slices.Clone(key)})
 }
 
-// replay takes the acks of the deltas to their cursors.
-func (p *part) replay() error {
-	rest := p.acks.out
-	p.acks.out = nil
-	for _, d := range p.acks.deltas {
-		p.seq = max(p.seq, d.seq)
-		r := reader{b: rest[:d.bytes]}
-		rest = rest[d.bytes:]
-		for len(r.b) > 0 {
-			id, from, n := core.CursorID(r.number()), core.Offset(r.number()), core.Offset(r.number())
-			if r.err != nil {
-				return fmt.Errorf("acks of transaction %d: %w", d.seq, r.err)
-			}
-			if c := p.cursors[id]; c != nil && d.seq > c.seq {
-				c.settled.add(from, from+n)
-				p.acks.dirty[id] = struct{}{}
-			}
-		}
+func (l *loader) piece(key, _ []byte) error {
+	n := binary.BigEndian.Uint16(key[27:])
+	if pieces, ok := l.known[string(key[3:27])]; ok && n <= pieces {
+		return nil
 	}
-	return nil
+	return l.w.Put(lsm.Entry{Key: slices.Clone(key)})
 }
 
-// account finds out what is owed, and frees what nobody owes.
-func (p *part) account() {
-	for _, c := range p.cursors {
-		if l := p.logs[c.log]; l != nil {
-			c.lift(l)
-			p.owe(c, l, +1)
-		}
-	}
-	for _, l := range p.logs {
-		for _, b := range slices.Clone(l.blocks) {
-			if !b.live() {
-				p.free(l, b)
-			}
-		}
-	}
-	for _, s := range p.sets {
-		p.forgetSet(s)
-	}
-}
-
-func (p *part) loadMark(lost *txn, key, value []byte) error {
+func (l *loader) count(key, value []byte) error {
 	id, at := core.CursorID(number(key, 0)), core.Offset(number(key, 1))
 	n, err := decodeMark(value)
 	if err != nil {
 		return fmt.Errorf("delivery count of cursor %d at %d: %w", id, at, err)
 	}
-	c := p.cursors[id]
-	if c == nil || !p.owes(c, at) {
-		lost.del(slices.Clone(key))
+	c := l.p.cursors[id]
+	if c == nil {
+		l.p.fresh.del(key)
 		return nil
 	}
 	if c.marks == nil {
@@ -231,69 +193,290 @@ func (p *part) loadMark(lost *txn, key, value []byte) error {
 	return nil
 }
 
+// link makes a block at rest known to its log and routes, which have nothing
+// newer at rest.
+func (p *part) link(l *log, b *block) error {
+	if b.owner == 0 {
+		i := l.search(b.base)
+		if i < len(l.blocks) && l.blocks[i].base <= b.last {
+			return overlap(l, b)
+		}
+		l.blocks = slices.Insert(l.blocks, i, b)
+	}
+	for i := range b.uses {
+		r := b.uses[i].route
+		j := r.search(b.base)
+		if j < len(r.used) && r.used[j].block.base <= b.last {
+			return overlap(l, b)
+		}
+		r.used = slices.Insert(r.used, j, usedIn{b, uint8(i)})
+	}
+	l.next = max(l.next, b.end())
+	l.clock = max(l.clock, b.maxTime)
+	return nil
+}
+
+func overlap(l *log, b *block) error {
+	return &core.CorruptError{Log: l.id, From: b.base, To: b.end(), Text: "two blocks hold the same offsets: restore a backup"}
+}
+
+// replay opens the journal and does again what the database has not seen.
+func (s *store) replay(instance [16]byte) error {
+	begun := time.Now()
+	mark := s.db.Mark()
+	var d decoder
+	disk := s.profile.disk
+	if disk == nil {
+		disk = journal.OSDisk(filepath.Join(s.dir, "journal"))
+	}
+	j, err := journal.Open(journal.Options{
+		Disk:     disk,
+		Instance: instance,
+		Segment:  s.profile.segment,
+		Keep:     max(1, s.profile.segments/2),
+		From:     journal.Position{Segment: mark.Segment, Commit: mark.Commit},
+		Log:      s.log,
+	}, func(f journal.Frame) error {
+		err := d.batches(f.Payload, f.At, func(id core.PartitionID, src *source) error {
+			src.commit, src.segment = f.Commit, f.Segment
+			return s.loading(id).apply(src)
+		})
+		if err != nil {
+			return fmt.Errorf("commit %d of the journal: %w", f.Commit, err)
+		}
+		s.points.applied(f.Segment, f.Commit)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.journal = j
+	if most := j.MaxPayload() - 2*binary.MaxVarintLen64; s.profile.maxBatch > most {
+		return fmt.Errorf("bug: a batch may have %d octets, a frame %d", s.profile.maxBatch, most)
+	}
+	for _, p := range s.parts {
+		if err := p.account(j.State().Commit); err != nil {
+			return fmt.Errorf("partition %d: %w", p.id, err)
+		}
+	}
+	if r := j.Recovered(); r.Frames > 0 {
+		s.log.Info("the journal was replayed", slog.Int64("frames", r.Frames), slog.Int64("bytes", r.Bytes),
+			slog.Bool("clean", r.Clean), slog.Duration("took", time.Since(begun)))
+	}
+	return nil
+}
+
+// loading finds a partition, or makes it, while the journal is replayed.
+func (s *store) loading(id core.PartitionID) *part {
+	p := s.parts[id]
+	if p == nil {
+		p = newPart(id)
+		p.loading, p.pages, p.wides = true, map[uint64]uint64{}, map[core.CursorID]uint64{}
+		s.parts[id] = p
+	}
+	return p
+}
+
+// account finds out what is owed, and frees what nobody owes.
+func (p *part) account(last uint64) error {
+	for page, commit := range p.pages {
+		if commit > last {
+			return fmt.Errorf("cursors from %d are of commit %d, the journal ends with %d: %w: restore a backup", page<<pageBits, commit, last, errLostTail)
+		}
+	}
+	p.loading, p.pages, p.wides, p.commit = false, nil, nil, last
+	for _, l := range p.logs {
+		l.lastRoute = nil
+		for _, r := range l.routes {
+			p.owedBy(l, r)
+		}
+	}
+	for _, c := range p.cursors {
+		if l := p.logs[c.log]; l != nil {
+			c.lift(l)
+			if c.settled.floor > l.next {
+				l.setAhead(c)
+			}
+		}
+	}
+	for _, l := range p.logs {
+		p.cutHead(l)
+		for _, lane := range l.lanes() {
+			for _, b := range lane {
+				if !b.live() {
+					p.free(l, b)
+				}
+			}
+		}
+	}
+	for id, set := range p.sets {
+		if set.retired {
+			p.forgetSet(set)
+		} else {
+			p.defined[id] = struct{}{}
+		}
+	}
+	for _, c := range p.cursors {
+		for at := range c.marks {
+			if !p.owes(c, at) {
+				p.unmark(c, at, at+1)
+			}
+		}
+	}
+	p.accepted = p.lastID
+	return nil
+}
+
+var errLostTail = errors.New("its tail is lost")
+
+// owedBy counts what is owed of the uses of one route, for all its members at
+// once: a member owes most often everything from some block on.
+func (p *part) owedBy(l *log, r *route) {
+	if r.id == 0 {
+		for i := range r.used {
+			b := r.used[i].block
+			b.kept += b.count(r.used[i].use, l.first, b.end())
+		}
+		return
+	}
+	whole := make([]int64, len(r.used)+1) // by block, how many members owe all of it more than of the one before
+	for _, m := range r.members() {
+		c := p.cursors[m]
+		if c == nil || c.log != l.id {
+			continue
+		}
+		for from, to := range c.settled.gaps(l.first, l.next) {
+			r.owes(from, to, whole)
+		}
+	}
+	members := int64(0)
+	for i := range r.used {
+		members += whole[i]
+		r.used[i].block.owed += members * int64(r.used[i].block.uses[r.used[i].use].n)
+	}
+}
+
+// owes adds one member's gap to the blocks it covers: in whole, where it
+// covers all of a block.
+func (r *route) owes(from, to core.Offset, whole []int64) {
+	i := r.search(from)
+	for ; i < len(r.used) && r.used[i].block.base < from; i++ {
+		r.used[i].block.owed += int64(r.used[i].block.count(r.used[i].use, from, to))
+	}
+	j := max(i, r.search(to))
+	whole[i]++
+	whole[j]--
+	if j < len(r.used) {
+		r.used[j].block.owed += int64(r.used[j].block.count(r.used[j].use, from, to))
+	}
+}
+
 // cursorStates is the cursors as they are. A block of which a cursor has
 // settled a part is read, to know the size of the rest.
 func (s *store) cursorStates(p *part) ([]core.CursorState, error) {
 	p.mu.RLock()
 	states := make([]core.CursorState, 0, len(p.cursors))
-	partly := map[*block][]portion{}
-	logOf := map[*block]*log{}
+	sums := map[*route]*totals{}
+	var partly []portion
 	for _, c := range p.cursors {
 		st := core.CursorState{ID: c.id, Log: c.log, Floor: c.settled.floor, Settled: slices.Clone(c.settled.above)}
 		if l := p.logs[c.log]; l != nil {
-			for from, to := range c.settled.gaps(l.first, l.next) {
-				for _, r := range c.routes {
-					for i := r.search(from); i < len(r.used) && r.used[i].block.base < to; i++ {
-						b, use := r.used[i].block, r.used[i].use
-						n := b.count(use, from, to)
-						st.Depth += int64(n)
-						if n == b.uses[use].n {
-							st.Bytes += b.uses[use].bytes
-						} else if n > 0 {
-							partly[b] = append(partly[b], portion{len(states), use, from, to})
-							logOf[b] = l
-						}
-					}
+			for _, r := range c.routes {
+				if sums[r] == nil {
+					sums[r] = newTotals(r)
+				}
+				for from, to := range c.settled.gaps(l.first, l.next) {
+					partly = sums[r].add(&st, from, to, len(states), partly)
 				}
 			}
 		}
 		states = append(states, st)
 	}
 	p.mu.RUnlock()
-	for b, portions := range partly {
-		if err := s.addSizes(p, logOf[b], b, portions, states); err != nil {
+	for _, o := range partly {
+		bytes, err := s.portionBytes(p, o)
+		if err != nil {
 			return nil, err
 		}
+		states[o.state].Bytes += bytes
 	}
 	slices.SortFunc(states, func(a, b core.CursorState) int { return cmp.Compare(a.ID, b.ID) })
 	return states, nil
+}
+
+// totals are how much of a route is in its blocks up to one.
+type totals struct {
+	r       *route
+	records []int64
+	bytes   []int64
+}
+
+func newTotals(r *route) *totals {
+	t := &totals{r: r, records: make([]int64, len(r.used)+1), bytes: make([]int64, len(r.used)+1)}
+	for i := range r.used {
+		u := &r.used[i].block.uses[r.used[i].use]
+		t.records[i+1], t.bytes[i+1] = t.records[i]+int64(u.n), t.bytes[i]+u.bytes
+	}
+	return t
 }
 
 // A portion is the records of one use in [from, to) of a block, which belong
 // to a state.
 type portion struct {
 	state    int
+	block    *block
 	use      uint8
+	log      core.LogID
 	from, to core.Offset
 }
 
-func (s *store) addSizes(p *part, l *log, b *block, portions []portion, states []core.CursorState) error {
-	return s.readBlock(p.id, l.id, b, func(r *blockReader) error {
-		for r.next() {
-			m, err := core.DecodeMessage(r.message)
-			if err != nil {
-				return err
-			}
-			use := uint8(0)
-			if b.which != nil {
-				use = b.which[r.offset-b.base]
-			}
-			for _, o := range portions {
-				if use == o.use && o.from <= r.offset && r.offset < o.to {
-					states[o.state].Bytes += m.Size()
-				}
-			}
+// add adds what is in [from, to) to st; what is in a part of a block goes to
+// partly.
+func (t *totals) add(st *core.CursorState, from, to core.Offset, state int, partly []portion) []portion {
+	used := t.r.used
+	part := func(i int) {
+		b, use := used[i].block, used[i].use
+		n := b.count(use, from, to)
+		st.Depth += int64(n)
+		if n == b.uses[use].n {
+			st.Bytes += b.uses[use].bytes
+		} else if n > 0 {
+			partly = append(partly, portion{state, b, use, st.Log, from, to})
 		}
-		return r.err
-	})
+	}
+	i := t.r.search(from)
+	for ; i < len(used) && used[i].block.base < from; i++ {
+		part(i)
+	}
+	j := max(i, t.r.search(to))
+	st.Depth += t.records[j] - t.records[i]
+	st.Bytes += t.bytes[j] - t.bytes[i]
+	if j < len(used) && used[j].block.base < to {
+		part(j)
+	}
+	return partly
+}
+
+// portionBytes reads how large the records of a portion are. A block that is
+// gone meanwhile has nothing to count.
+func (s *store) portionBytes(p *part, o portion) (bytes int64, err error) {
+	f := core.Fetch{Log: o.log}
+	v := fetching{s: s, p: p, f: &f}
+	p.mu.RLock()
+	h := plan(o.block)
+	p.mu.RUnlock()
+	h.want(int(o.use))
+	h.gaps = [][2]core.Offset{{max(o.from, o.block.base), o.to}}
+	more, err := v.open(&h)
+	for more && err == nil {
+		var m *core.Message
+		if m, err = core.DecodeMessage(h.records.message); err == nil {
+			bytes += m.Size()
+			more, err = v.next(&h)
+		}
+	}
+	if errors.Is(err, errMoved) {
+		return bytes, nil
+	}
+	return bytes, err
 }

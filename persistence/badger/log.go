@@ -1,6 +1,7 @@
 package badger
 
 import (
+	"fmt"
 	"sort"
 
 	"github.com/godwitmq/godwit/core"
@@ -11,98 +12,120 @@ func (l *log) search(o core.Offset) int {
 	return sort.Search(len(l.blocks), func(i int) bool { return o < l.blocks[i].end() })
 }
 
-// block finds the block with an offset, or nil.
-func (l *log) block(o core.Offset) *block {
-	if i := l.search(o); i < len(l.blocks) && l.blocks[i].base <= o {
-		return l.blocks[i]
-	}
-	return nil
+// search is the index of the first block of r that ends above o.
+func (r *route) search(o core.Offset) int {
+	return sort.Search(len(r.used), func(i int) bool { return o < r.used[i].block.end() })
 }
 
-// add appends a message to the open block of its log.
-func (p *part) add(a *core.Append, now int64, encoded []byte, c *profile) {
-	l := p.log(a.Log)
-	r := p.route(l, a.Routes)
-	if b := l.open; b != nil && (len(l.buf)+len(encoded) > c.blockBytes || (len(b.uses) == c.blockUses && r.last != b)) {
-		p.seal(l)
-	}
-	if l.open == nil {
-		l.open = &block{base: l.next}
-		l.blocks = append(l.blocks, l.open)
-		p.touch(l)
-	}
-	b, last := l.open, l.clock
-	l.clock = max(l.clock, now)
-	a.Offset = l.next
-	l.next++
-	l.buf = appendRecord(l.buf, b.n == 0, l.clock, last, a.Routes, encoded)
-	b.note(r, a.Message.Size(), l.clock)
-	if a.Routes == 0 {
-		b.kept++
-		return
-	}
-	if r.set == nil {
-		b.owed += p.debt(r.solo, a)
-		return
-	}
-	for _, m := range r.set.members {
-		b.owed += p.debt(m, a)
-	}
-}
-
-// debt is 1 if cursor id owes a, else 0.
-func (p *part) debt(id core.CursorID, a *core.Append) int64 {
-	if c := p.cursors[id]; c != nil && c.log == a.Log && !c.settled.has(a.Offset) {
-		return 1
+// indexed is the end of what the blocks of l know.
+func (l *log) indexed() core.Offset {
+	if n := len(l.blocks); n > 0 {
+		return l.blocks[n-1].end()
 	}
 	return 0
 }
 
-// seal closes the open block of l and puts it into the transaction, if
-// anybody wants it.
-func (p *part) seal(l *log) {
-	b := l.open
-	if b == nil {
+// add makes a run of the journal a part of its log.
+func (p *part) add(s *source, r *run) error {
+	l := p.log(r.log)
+	if r.base < l.next && !p.loading || r.base < l.indexed() {
+		return &core.CorruptError{Log: l.id, From: r.base, To: l.next, Text: fmt.Sprintf("commit %d of the journal begins at offset %d, the log is at %d: restore a backup", s.commit, r.base, l.next)}
+	}
+	if len(l.ahead) > 0 {
+		return p.addAhead(s, l, r)
+	}
+	b := p.chunkFor(s, l, r)
+	for i := range r.n {
+		b.addRecord(p, l, r, i, s)
+	}
+	if !b.live() && !p.loading {
+		p.free(l, b) // nobody has ever wanted it
+	}
+	l.next = max(l.next, r.base+core.Offset(r.n))
+	l.clock = max(l.clock, r.time)
+	return nil
+}
+
+// chunkFor finds or makes the chunk that takes a run.
+func (p *part) chunkFor(s *source, l *log, r *run) *block {
+	var b *block
+	if n := len(l.blocks); n > 0 && l.blocks[n-1].takes(s.segment, r) {
+		b = l.blocks[n-1]
+	} else {
+		b = &block{base: r.base, segment: s.segment}
+		l.blocks = append(l.blocks, b)
+	}
+	b.runs = append(b.runs, place{at: s.at + int64(r.at), len: r.len, crc: r.crc, n: r.n, time: r.time})
+	b.length += int(r.len)
+	return b
+}
+
+// addRecord notes the i-th record of a run, and who owes it.
+func (b *block) addRecord(p *part, l *log, r *run, i int32, s *source) {
+	at := int(r.first) + int(i)
+	route := p.route(l, s.batch.Appends[at].Routes)
+	uses := len(b.uses)
+	b.note(r.base+core.Offset(i), b.use(route), s.sizes[at], r.time)
+	if len(b.uses) > uses {
+		route.used = append(route.used, usedIn{b, uint8(uses)})
+	}
+	if route.id == 0 {
+		b.kept++
 		return
 	}
-	l.open = nil
-	if b.live() {
-		p.store(l, b)
-	} else {
-		p.forgetBlock(l, b)
-	}
-	l.buf = l.buf[:0]
-	if cap(l.buf) > 4*pieceBytes {
-		l.buf = nil // a very large record went through
-	}
+	b.owed += int64(route.live)
 }
 
-func (p *part) store(l *log, b *block) {
-	value := sealBlock(make([]byte, 0, len(l.buf)+40), b, l.buf)
-	p.out.put(blockKey(kindBlock, p.id, l.id, b.base), value[:min(len(value), pieceBytes)])
-	for from := pieceBytes; from < len(value); from += pieceBytes {
-		b.pieces++
-		p.out.put(pieceKey(p.id, l.id, b.base, b.pieces), value[from:min(len(value), from+pieceBytes)])
+// addAhead adds a run to a log of which some cursors skip what is to come.
+func (p *part) addAhead(s *source, l *log, r *run) error {
+	ahead := l.ahead
+	l.ahead = nil
+	err := p.add(s, r)
+	if p.logs[l.id] != l || err != nil {
+		return err
 	}
-	p.out.put(blockKey(kindIndex, p.id, l.id, b.base), appendIndex(nil, b))
+	for c := range ahead {
+		if to := min(c.settled.floor, l.next); to > r.base && !p.loading {
+			c.routed(r.base, to, func(b *block, n int) {
+				b.owed -= int64(n)
+				if !b.live() && !b.gone {
+					p.free(l, b)
+				}
+			})
+		}
+		if c.settled.floor <= l.next {
+			delete(ahead, c)
+		}
+	}
+	if len(ahead) > 0 {
+		l.ahead = ahead
+	}
+	return nil
 }
 
-// free deletes a sealed block.
+// free takes a block out of memory, and if it is at rest has it deleted.
 func (p *part) free(l *log, b *block) {
 	if b.gone {
 		return
 	}
-	p.forgetBlock(l, b)
-	p.freed = append(p.freed, freed{l.id, b.base, b.pieces})
+	p.unlink(l, b)
+	p.release0(l, b)
+	p.bury(l, b)
 }
 
-// forgetBlock takes a block out of memory. If it was the last of its log, the
-// log has to remember by itself where it was.
-func (p *part) forgetBlock(l *log, b *block) {
-	b.gone = true
-	if b.end() == l.next {
-		p.write(l)
+// bury has a block at rest deleted with the next checkpoint.
+func (p *part) bury(l *log, b *block) {
+	if b.chunk() {
+		return
 	}
+	p.freed = append(p.freed, freed{b.owner, l.id, b.base, b.pieces, b.stored})
+	p.deadBytes += int64(b.stored)
+}
+
+// unlink takes a block out of its log and routes.
+func (p *part) unlink(l *log, b *block) {
+	b.gone = true
+	p.changedLogs[l.id] = struct{}{} // if it was the last, the log has to remember by itself where it was
 	if i := l.search(b.base); i < len(l.blocks) && l.blocks[i] == b {
 		l.blocks = cut(l.blocks, i)
 	}
@@ -114,13 +137,21 @@ func (p *part) forgetBlock(l *log, b *block) {
 		if j := r.search(b.base); j < len(r.used) && r.used[j].block == b {
 			r.used = cut(r.used, j)
 		}
-		if len(r.used) > 0 {
+	}
+}
+
+// release0 forgets what a block that is gone was the last to use.
+func (p *part) release0(l *log, b *block) {
+	for i := range b.uses {
+		r := b.uses[i].route
+		if len(r.used) > 0 || l.routes[r.id] != r {
 			continue
 		}
-		if r.set != nil {
+		switch {
+		case r.set != nil:
 			p.forgetSet(r.set)
-		} else if p.cursors[r.solo] == nil {
-			delete(l.routes, r.id)
+		case r.id != 0 && p.cursors[r.solo] == nil:
+			l.forgetRoute(r)
 		}
 	}
 }
@@ -152,13 +183,48 @@ func (p *part) trim(t core.Trim) {
 		return
 	}
 	l.first = first
-	p.write(l)
-	for len(l.blocks) > 0 && l.blocks[0].end() <= first && l.blocks[0] != l.open {
-		p.free(l, l.blocks[0])
+	p.changedLogs[l.id] = struct{}{}
+	if !p.loading {
+		p.cutHead(l)
 	}
-	if len(l.blocks) > 0 && l.blocks[0].base < first {
-		p.recount(l, l.blocks[0])
+}
+
+// cutHead frees the blocks below the log's first record, and counts anew what
+// is owed of those it lies in.
+func (p *part) cutHead(l *log) {
+	for _, lane := range l.lanes() {
+		for len(lane) > 0 && lane[0].base < l.first {
+			if b := lane[0]; b.end() <= l.first {
+				p.free(l, b)
+			} else {
+				p.recount(l, b)
+			}
+			lane = lane[1:]
+		}
 	}
+}
+
+// lanes is all blocks of l, in lists whose blocks do not overlap. The lists
+// are the caller's.
+func (l *log) lanes() [][]*block {
+	lanes := [][]*block{append([]*block(nil), l.blocks...)}
+	for _, r := range l.routes {
+		if own := r.own(); len(own) > 0 {
+			lanes = append(lanes, own)
+		}
+	}
+	return lanes
+}
+
+// own is the blocks at rest that are one cursor's.
+func (r *route) own() (own []*block) {
+	for i := range r.used {
+		if r.used[i].block.owner == 0 || r.solo == 0 {
+			break // they are the oldest
+		}
+		own = append(own, r.used[i].block)
+	}
+	return own
 }
 
 // trimmed is where l begins after a trim: at Before, or behind the blocks that
@@ -182,37 +248,43 @@ func (l *log) trimmed(t core.Trim) core.Offset {
 	return first
 }
 
-// recount counts what is owed of a block whose head was trimmed.
+// recount counts what is owed of a block, and frees it if that is nothing.
 func (p *part) recount(l *log, b *block) {
 	b.owed, b.kept = 0, 0
-	for o := max(b.base, l.first); o < b.end(); o++ {
-		r := b.route(o)
-		if r.id == 0 {
-			b.kept++
-		}
-		for _, m := range r.members() {
-			if c := p.cursors[m]; c != nil && c.log == l.id && !c.settled.has(o) {
-				b.owed++
-			}
-		}
+	for i := range b.uses {
+		p.countUse(l, b, uint8(i))
 	}
-	if !b.live() && b != l.open {
+	if !b.live() {
 		p.free(l, b)
 	}
 }
 
-// dropLog takes a log away. Its blocks leave the disk when there is room in a
-// transaction: without their log they are nobody's.
+// countUse adds what is owed of one use of b.
+func (p *part) countUse(l *log, b *block, i uint8) {
+	r, from := b.uses[i].route, max(l.first, b.base)
+	if r.id == 0 {
+		b.kept += b.count(i, from, b.end())
+		return
+	}
+	for _, m := range r.members() {
+		c := p.cursors[m]
+		if c == nil || c.log != l.id {
+			continue
+		}
+		for a, z := range c.settled.gaps(from, b.end()) {
+			b.owed += int64(b.count(i, a, z))
+		}
+	}
+}
+
+// dropLog takes a log away with all its blocks.
 func (p *part) dropLog(l *log) {
-	for len(l.blocks) > 0 {
-		if b := l.blocks[0]; b == l.open {
-			p.forgetBlock(l, b)
-			l.open, l.buf = nil, nil
-		} else {
+	for _, lane := range l.lanes() {
+		for _, b := range lane {
 			p.free(l, b)
 		}
 	}
 	delete(p.logs, l.id)
-	l.write = false
-	p.out.del(numberKey(kindLog, p.id, uint64(l.id)))
+	p.changedLogs[l.id] = struct{}{}
+	p.forgetEnd(l.id)
 }

@@ -8,11 +8,10 @@ import (
 	"github.com/godwitmq/godwit/core"
 )
 
-// A part is one partition as it is known in memory: everything but messages
-// and records. The committer alone changes it, and does so before the
-// transaction is written. That readers see an ack a moment before the disk
-// does harms nobody; that they do not see an append too early is what
-// log.visible is for.
+// A part is one partition as it is known in memory: everything but the
+// messages. All of it is on the disk, in the journal or in the database: a
+// batch is applied when its frame is synced, by the applier, which alone
+// changes it. Readers hold the mutex.
 type part struct {
 	id    core.PartitionID
 	owner *handle // store.mu
@@ -20,37 +19,49 @@ type part struct {
 	accepted uint64                       // the highest id of an accepted batch; store.mu
 	defined  map[core.RouteSetID]struct{} // the sets an append may use; store.mu
 
-	mu      sync.RWMutex
-	lastID  uint64
-	logs    map[core.LogID]*log
-	cursors map[core.CursorID]*cursor
-	sets    map[core.RouteSetID]*routeSet
+	assigning sync.Mutex // of offsets, to batches on their way
+	ends      map[core.LogID]*logEnd
 
-	// The committer's alone: the transaction being filled, and what has
-	// still to go into it.
-	out            *txn
-	seq            uint64 // of the last transaction with something of this partition
+	mu       sync.RWMutex
+	commit   uint64 // the last frame applied
+	lastID   uint64
+	logs     map[core.LogID]*log
+	cursors  map[core.CursorID]*cursor
+	sets     map[core.RouteSetID]*routeSet
+	loading  bool // nothing is accounted for yet
+	applying bool // the applier has the mutex; its own
+
+	fresh overlay // what has still to go to the database; newest values
+	unfit overlay // what a checkpoint is writing
+
 	changedID      bool
-	changedLogs    []*log
+	changedLogs    map[core.LogID]struct{}
 	changedCursors []*cursor
+	changedPages   map[uint64]struct{}      // pages of cursors that were dropped
+	pages          map[uint64]uint64        // while loading: the commit a page of cursors is true for
+	wides          map[core.CursorID]uint64 // and a cursor with a value of its own
 	freed          []freed
-	acks           ackLog
+	deadBytes      int64 // octets of freed, and of what was deleted since the last reclaim
+}
+
+// logEnd is where a log will go on, counting what is on its way.
+type logEnd struct {
+	next  core.Offset
+	clock int64
 }
 
 // A log is one log.
 type log struct {
-	id      core.LogID
-	first   core.Offset // nothing below is seen any more
-	next    core.Offset
-	visible core.Offset // readers see what is below: it is on the disk
-	clock   int64       // time of the newest record; never goes back
-	blocks  []*block    // oldest first
-	routes  map[core.RouteSetID]*route
+	id     core.LogID
+	first  core.Offset // nothing below is seen any more
+	next   core.Offset
+	clock  int64    // time of the newest record; never goes back
+	blocks []*block // shared ones at rest and chunks, oldest first: none overlaps another
+	routes map[core.RouteSetID]*route
+	sets   []*route             // those of routes that are a set's
+	ahead  map[*cursor]struct{} // those that were set beyond the end; nil: none
 
-	open    *block // the last of blocks while records are added to it
-	buf     []byte // the records of open, at rest
-	touched bool   // it is in changedLogs
-	write   bool   // and its key has to be written
+	lastRoute *route // of the record before: most often also of the next
 }
 
 // A cursor is one reader's place in a log.
@@ -60,8 +71,8 @@ type cursor struct {
 	settled ranges
 	marks   map[core.Offset]uint16 // delivery counts; nil: none
 	routes  []*route               // of its log, those that lead to it
-	seq     uint64                 // of the transaction it was last written whole in
 	changed bool                   // it is in changedCursors
+	wide    bool                   // it has a value of its own at rest
 }
 
 // A routeSet is a set that a batch has defined.
@@ -76,40 +87,80 @@ type route struct {
 	id   core.RouteSetID
 	solo core.CursorID // of a Solo set
 	set  *routeSet     // of the others; nil: 0, which leads to nobody
-	used []place       // oldest first
+	live int           // how many members have a cursor on the log
+	used []usedIn      // oldest first: none overlaps another
 
 	last    *block // the block that used it last, and as which use
 	lastUse int
 }
 
-// A place is a block that uses a route, and as which of its uses.
-type place struct {
+// usedIn is a block that uses a route, and as which of its uses.
+type usedIn struct {
 	block *block
 	use   uint8
 }
 
-// freed is a block to be deleted from the disk.
+// freed is a block to be deleted from the database.
 type freed struct {
+	owner  core.CursorID
 	log    core.LogID
 	base   core.Offset
 	pieces uint16
+	stored int
 }
 
 func newPart(id core.PartitionID) *part {
 	return &part{
-		id:      id,
-		defined: map[core.RouteSetID]struct{}{},
-		logs:    map[core.LogID]*log{},
-		cursors: map[core.CursorID]*cursor{},
-		sets:    map[core.RouteSetID]*routeSet{},
-		acks:    ackLog{dirty: map[core.CursorID]struct{}{}},
+		id:           id,
+		defined:      map[core.RouteSetID]struct{}{},
+		ends:         map[core.LogID]*logEnd{},
+		logs:         map[core.LogID]*log{},
+		cursors:      map[core.CursorID]*cursor{},
+		sets:         map[core.RouteSetID]*routeSet{},
+		fresh:        newOverlay(),
+		unfit:        newOverlay(),
+		changedLogs:  map[core.LogID]struct{}{},
+		changedPages: map[uint64]struct{}{},
 	}
 }
 
-// apply does all of a batch, in the order of its fields, and puts what
-// follows for the disk into p.out. p.mu is held.
-func (p *part) apply(st *staged, c *profile) {
-	b := st.batch
+// end is where a log will go on. p.assigning is held.
+func (p *part) end(id core.LogID) *logEnd {
+	if e := p.ends[id]; e != nil {
+		return e
+	}
+	e := &logEnd{next: 1}
+	p.mu.RLock()
+	if l := p.logs[id]; l != nil {
+		e.next, e.clock = l.next, l.clock
+	}
+	p.mu.RUnlock()
+	p.ends[id] = e
+	return e
+}
+
+// forgetEnd: a log was dropped.
+func (p *part) forgetEnd(id core.LogID) {
+	p.assigning.Lock()
+	delete(p.ends, id)
+	p.assigning.Unlock()
+}
+
+// A source is a batch to be applied, and where its frame is. Only Log and
+// Routes of its appends are looked at.
+type source struct {
+	batch   *core.Batch
+	runs    []run
+	sizes   []int64
+	commit  uint64
+	segment uint32
+	at      int64 // of the batch in the segment's file
+}
+
+// apply does all of a batch, in the order of its fields. p.mu is held.
+func (p *part) apply(s *source) error {
+	b := s.batch
+	p.commit = s.commit
 	for i := range b.Cursors {
 		p.move(b.Cursors[i])
 	}
@@ -119,14 +170,14 @@ func (p *part) apply(st *staged, c *profile) {
 	for i := range b.Sets {
 		p.define(&b.Sets[i])
 	}
-	from := 0
-	for i := range b.Appends {
-		p.add(&b.Appends[i], max(b.Now, 0), st.encoded[from:st.ends[i]], c)
-		from = st.ends[i]
+	for i := range s.runs {
+		if err := p.add(s, &s.runs[i]); err != nil {
+			return err
+		}
 	}
 	for i := range b.Records {
 		r := &b.Records[i]
-		p.out.put(recordKey(p.id, r.Table, r.Key), r.Value)
+		p.fresh.put(recordKey(p.id, r.Table, r.Key), r.Value)
 	}
 	for i := range b.Marks {
 		p.mark(b.Marks[i])
@@ -137,6 +188,7 @@ func (p *part) apply(st *staged, c *profile) {
 	for i := range b.Trims {
 		p.trim(b.Trims[i])
 	}
+	return nil
 }
 
 // highest is the highest id that b uses.
@@ -163,31 +215,27 @@ func (p *part) log(id core.LogID) *log {
 	if l == nil {
 		l = newLog(id)
 		p.logs[id] = l
-		p.write(l)
+		p.changedLogs[id] = struct{}{}
 	}
 	return l
 }
 
 func newLog(id core.LogID) *log {
-	return &log{id: id, first: 1, next: 1, visible: 1, routes: map[core.RouteSetID]*route{}}
+	return &log{id: id, first: 1, next: 1, routes: map[core.RouteSetID]*route{}}
 }
 
-// touch remembers that the transaction has something of l.
-func (p *part) touch(l *log) {
-	if !l.touched {
-		l.touched = true
-		p.changedLogs = append(p.changedLogs, l)
-	}
-}
-
-// write is touch, and l's key has to be written.
-func (p *part) write(l *log) {
-	p.touch(l)
-	l.write = true
+// settledAtRest says whether ops on a cursor are older than what the database
+// has of it: an op of the journal may be replayed that a checkpoint has seen.
+func (p *part) settledAtRest(c core.CursorID) bool {
+	return p.loading && max(p.pages[pageOf(c)], p.wides[c]) >= p.commit
 }
 
 // move creates, seeks or drops a cursor.
 func (p *part) move(op core.CursorOp) {
+	if p.settledAtRest(op.ID) {
+		p.log(op.Log)
+		return
+	}
 	c := p.cursors[op.ID]
 	if c != nil && (op.Drop || c.log != op.Log) {
 		p.drop(c)
@@ -208,8 +256,24 @@ func (p *part) move(op core.CursorOp) {
 	}
 	c.settled = ranges{floor: max(op.At, 1)}
 	p.owe(c, l, +1)
+	if c.settled.floor > l.next {
+		l.setAhead(c)
+	}
 	p.unmark(c, 0, c.settled.floor)
 	p.release(c, l)
+	p.change(c)
+}
+
+// setAhead remembers that c skips what is still to come.
+func (l *log) setAhead(c *cursor) {
+	if l.ahead == nil {
+		l.ahead = map[*cursor]struct{}{}
+	}
+	l.ahead[c] = struct{}{}
+}
+
+// change remembers that c has to be written.
+func (p *part) change(c *cursor) {
 	if !c.changed {
 		c.changed = true
 		p.changedCursors = append(p.changedCursors, c)
@@ -217,9 +281,16 @@ func (p *part) move(op core.CursorOp) {
 }
 
 func (p *part) findRoutes(c *cursor, l *log) {
-	for _, r := range l.routes {
+	join := func(r *route) {
+		c.routes = append(c.routes, r)
+		r.live++
+	}
+	if r := l.routes[core.Solo(c.id)]; r != nil {
+		join(r)
+	}
+	for _, r := range l.sets {
 		if r.has(c.id) {
-			c.routes = append(c.routes, r)
+			join(r)
 		}
 	}
 }
@@ -227,15 +298,33 @@ func (p *part) findRoutes(c *cursor, l *log) {
 // drop takes a cursor away and frees what it alone owed.
 func (p *part) drop(c *cursor) {
 	delete(p.cursors, c.id)
-	delete(p.acks.dirty, c.id)
+	p.changedPages[pageOf(c.id)] = struct{}{}
+	if c.wide {
+		p.fresh.del(numberKey(kindWide, p.id, uint64(c.id)))
+	}
 	p.unmark(c, 0, core.MaxOffset)
-	p.out.del(numberKey(kindCursor, p.id, uint64(c.id)))
-	if l := p.logs[c.log]; l != nil {
-		p.owe(c, l, -1)
-		p.release(c, l)
-		if solo := l.routes[core.Solo(c.id)]; solo != nil && len(solo.used) == 0 {
-			delete(l.routes, solo.id)
-		}
+	l := p.logs[c.log]
+	if l == nil {
+		return
+	}
+	p.owe(c, l, -1)
+	for _, r := range c.routes {
+		r.live--
+	}
+	delete(l.ahead, c)
+	p.release(c, l)
+	if solo := l.routes[core.Solo(c.id)]; solo != nil && len(solo.used) == 0 {
+		l.forgetRoute(solo)
+	}
+}
+
+func (l *log) forgetRoute(r *route) {
+	delete(l.routes, r.id)
+	if r.set != nil {
+		l.sets = slices.DeleteFunc(l.sets, func(x *route) bool { return x == r })
+	}
+	if l.lastRoute == r {
+		l.lastRoute = nil
 	}
 }
 
@@ -245,7 +334,7 @@ func (p *part) define(s *core.RouteSet) {
 	if s.Members == nil {
 		if known != nil && !known.retired {
 			known.retired = true
-			p.out.put(chunkKey(kindSet, p.id, uint64(s.ID), setRetired), []byte{})
+			p.fresh.put(chunkKey(kindSet, p.id, uint64(s.ID), setRetired), []byte{})
 			p.forgetSet(known)
 		}
 		return
@@ -258,13 +347,13 @@ func (p *part) define(s *core.RouteSet) {
 	members = slices.Compact(members)
 	p.sets[s.ID] = &routeSet{id: s.ID, members: members}
 	for i, chunk := range setChunks(members) {
-		p.out.put(chunkKey(kindSet, p.id, uint64(s.ID), uint16(i)), chunk)
+		p.fresh.put(chunkKey(kindSet, p.id, uint64(s.ID), uint16(i)), chunk)
 	}
 }
 
 // forgetSet removes a retired set once no stored record names it.
 func (p *part) forgetSet(s *routeSet) {
-	if !s.retired {
+	if !s.retired || p.loading {
 		return
 	}
 	for _, l := range p.logs {
@@ -275,18 +364,18 @@ func (p *part) forgetSet(s *routeSet) {
 		if len(r.used) > 0 {
 			return
 		}
-		p.forgetRoute(l, r)
+		p.unroute(l, r)
 	}
 	delete(p.sets, s.id)
 	for i := range max(1, (len(s.members)+setChunkMembers-1)/setChunkMembers) {
-		p.out.del(chunkKey(kindSet, p.id, uint64(s.id), uint16(i)))
+		p.fresh.del(chunkKey(kindSet, p.id, uint64(s.id), uint16(i)))
 	}
-	p.out.del(chunkKey(kindSet, p.id, uint64(s.id), setRetired))
+	p.fresh.del(chunkKey(kindSet, p.id, uint64(s.id), setRetired))
 }
 
-// forgetRoute takes a route that no block uses out of its log and cursors.
-func (p *part) forgetRoute(l *log, r *route) {
-	delete(l.routes, r.id)
+// unroute takes a route that no block uses out of its log and cursors.
+func (p *part) unroute(l *log, r *route) {
+	l.forgetRoute(r)
 	for _, m := range r.members() {
 		if c := p.cursors[m]; c != nil && c.log == l.id {
 			c.routes = slices.DeleteFunc(c.routes, func(x *route) bool { return x == r })
@@ -295,7 +384,7 @@ func (p *part) forgetRoute(l *log, r *route) {
 }
 
 // A set at rest: chunks of members, each the difference to the one before.
-const setChunkMembers = 65536
+const setChunkMembers = 16384
 
 func setChunks(members []core.CursorID) [][]byte {
 	if len(members) == 0 {
@@ -328,38 +417,45 @@ func (r *route) members() []core.CursorID {
 	switch {
 	case r.set != nil:
 		return r.set.members
-	case r.id != 0:
+	case r.solo != 0:
 		return []core.CursorID{r.solo}
 	}
 	return nil
 }
 
-// route finds the route of a set in l, or makes it.
+// route finds the route of a set in l, or makes it. A set that is not known
+// has been forgotten, which is when all it led to was settled.
 func (p *part) route(l *log, id core.RouteSetID) *route {
-	r := l.routes[id]
-	if r != nil {
+	if r := l.lastRoute; r != nil && r.id == id {
 		return r
 	}
-	r = &route{id: id}
+	r := l.routes[id]
+	if r == nil {
+		r = p.newRoute(l, id)
+	}
+	l.lastRoute = r
+	return r
+}
+
+func (p *part) newRoute(l *log, id core.RouteSetID) *route {
+	r := &route{id: id}
 	if solo, ok := id.Member(); ok {
 		r.solo = solo
-	} else if id != 0 {
-		r.set = p.sets[id]
-		if r.set == nil { // Commit refuses it; a damaged disk may name it
-			r.set = &routeSet{id: id}
-			p.sets[id] = r.set
-		}
+	} else if set := p.sets[id]; id != 0 && set != nil {
+		r.set = set
+		l.sets = append(l.sets, r)
 	}
 	l.routes[id] = r
 	for _, m := range r.members() {
 		if c := p.cursors[m]; c != nil && c.log == l.id {
 			c.routes = append(c.routes, r)
+			r.live++
 		}
 	}
 	return r
 }
 
-// mark sets a delivery count.
+// mark notes a delivery count.
 func (p *part) mark(m core.Mark) {
 	c := p.cursors[m.Cursor]
 	if c == nil || !p.owes(c, m.At) {
@@ -373,20 +469,24 @@ func (p *part) mark(m core.Mark) {
 		c.marks = map[core.Offset]uint16{}
 	}
 	c.marks[m.At] = m.Attempts
-	p.out.put(markKey(p.id, c.id, m.At), binary.AppendUvarint(nil, uint64(m.Attempts)))
+	p.fresh.put(markKey(p.id, c.id, m.At), binary.AppendUvarint(nil, uint64(m.Attempts)))
 }
 
-// owes says whether c has still to settle the record at o.
-func (p *part) owes(c *cursor, o core.Offset) bool {
+// owes says whether c owes the record at an offset.
+func (p *part) owes(c *cursor, at core.Offset) bool {
 	l := p.logs[c.log]
-	if l == nil || o < l.first || c.settled.has(o) {
+	if l == nil || at < l.first || at >= l.next || c.settled.has(at) {
 		return false
 	}
-	b := l.block(o)
-	return b != nil && b.route(o).has(c.id)
+	for _, r := range c.routes {
+		if i := r.search(at); i < len(r.used) && r.used[i].block.count(r.used[i].use, at, at+1) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
-// unmark removes the delivery counts of c in [from, to).
+// unmark forgets delivery counts of c in [from, to).
 func (p *part) unmark(c *cursor, from, to core.Offset) {
 	if len(c.marks) == 0 {
 		return
@@ -394,14 +494,14 @@ func (p *part) unmark(c *cursor, from, to core.Offset) {
 	if to-from == 1 {
 		if _, ok := c.marks[from]; ok {
 			delete(c.marks, from)
-			p.out.del(markKey(p.id, c.id, from))
+			p.fresh.del(markKey(p.id, c.id, from))
 		}
 		return
 	}
 	for o := range c.marks {
 		if o >= from && o < to {
 			delete(c.marks, o)
-			p.out.del(markKey(p.id, c.id, o))
+			p.fresh.del(markKey(p.id, c.id, o))
 		}
 	}
 }

@@ -2,10 +2,10 @@ package badger
 
 import (
 	"fmt"
-	"log/slog"
 
-	"github.com/dgraph-io/badger/v4"
-	"github.com/dgraph-io/badger/v4/options"
+	"github.com/godwitmq/godwit/persistence/journal"
+	"github.com/godwitmq/godwit/persistence/lsm"
+	"github.com/godwitmq/godwit/persistence/space"
 )
 
 // A Profile is the size of the machine.
@@ -23,40 +23,40 @@ type profile struct {
 	maxRecord, maxBatch, maxOps int
 	maxKey, maxValue            int
 	staging                     int64 // bytes accepted: above it the pressure is high, above twice it Commit refuses
-	blockBytes                  int   // a block is closed when it has as many
-	blockUses                   int   // or when its records have as many different route sets; 256 at most
+	blockBytes                  int   // a block at rest is closed when it has as many
+	spillBytes                  int   // as many octets of open blocks a checkpoint keeps in memory
+	overlay                     int64 // a checkpoint begins when as many octets of small values wait for one
 	readers                     int
+	segment                     int64 // octets of a journal segment
+	segments                    int   // how many of them the journal likes to have
+	sizes                       lsm.Sizes
+	ballast                     bool
+	flash                       Flash
 
-	txnEntries                           int // entries of the largest transaction in one piece; 0: what Badger takes
-	memTable, valueThreshold, vlogFile   int64
-	baseTable, baseLevel                 int64
-	memTables, maxLevels                 int
-	l0, l0Stall, compactors, goroutines  int
-	indexCache                           int64
-	foldDeltas, foldBytes, foldEachBytes int // a fold begins at as many deltas or bytes; and goes on by as many a transaction
+	statfs func(dir string) (space.Size, error) // tests; nil: the system's
+	disk   journal.Disk                         // tests; nil: the directory
 }
 
 var edgeProfile = profile{
-	maxRecord: 4 << 20, maxBatch: 8 << 20, maxOps: 65536,
+	maxRecord: 4 << 20, maxBatch: 8<<20 - 64<<10, maxOps: 65536,
 	maxKey: 8 << 10, maxValue: 256 << 10,
-	staging: 1 << 20, blockBytes: 64 << 10, blockUses: 256, readers: 2,
-	memTable: 4 << 20, valueThreshold: 512 << 10, vlogFile: 1 << 20,
-	baseTable: 4 << 20, baseLevel: 64 << 20,
-	memTables: 1, maxLevels: 4, l0: 2, l0Stall: 4, compactors: 2, goroutines: 1,
-	indexCache: 4 << 20,
-	foldDeltas: 1000, foldBytes: 512 << 10, foldEachBytes: 32 << 10,
+	staging: 1 << 20, blockBytes: 64 << 10, spillBytes: 4 << 20, overlay: 4 << 20, readers: 2,
+	segment: 16 << 20, segments: 4, sizes: lsm.Edge,
 }
 
 var serverProfile = profile{
-	maxRecord: 16 << 20, maxBatch: 32 << 20, maxOps: 65536,
-	maxKey: 8 << 10, maxValue: 1<<20 - 1,
-	staging: 16 << 20, blockBytes: 256 << 10, blockUses: 256, readers: 4,
-	memTable: 32 << 20, valueThreshold: 1 << 20, vlogFile: 8 << 20,
-	baseTable: 8 << 20, baseLevel: 256 << 20,
-	memTables: 2, maxLevels: 7, l0: 4, l0Stall: 10, compactors: 2, goroutines: 4,
-	indexCache: 32 << 20,
-	foldDeltas: 4000, foldBytes: 4 << 20, foldEachBytes: 128 << 10,
+	maxRecord: 16 << 20, maxBatch: 32<<20 - 64<<10, maxOps: 65536,
+	maxKey: 8 << 10, maxValue: 1<<20 - 1<<10,
+	staging: 16 << 20, blockBytes: 256 << 10, spillBytes: 32 << 20, overlay: 32 << 20, readers: 4,
+	segment: 64 << 20, segments: 16, sizes: lsm.Server,
 }
+
+// closedSegments is how many full segments a checkpoint waits for: with those
+// that are kept one checkpoint longer than needed it is most of the journal.
+func (p *profile) closedSegments() int { return max(1, p.segments*3/8) }
+
+// highSegments is how many without a checkpoint are too many for comfort.
+func (p *profile) highSegments() int { return max(3, p.segments*3/4) }
 
 func (p Profile) resolve() (profile, error) {
 	switch p {
@@ -73,47 +73,13 @@ func (p Profile) resolve() (profile, error) {
 	return profile{}, fmt.Errorf("store profile %q: want %q or %q", p, Edge, Server)
 }
 
-// options are Badger's. Values never reach its value log, whose files are
-// mapped twice over all the same; an index cache of 0 would keep all indices
-// on the heap; a single compactor is refused.
-func (p *profile) options(path string, log *slog.Logger) badger.Options {
-	o := badger.DefaultOptions(path).
-		WithLogger(badgerLog{log}).
-		WithSyncWrites(true).
-		WithDetectConflicts(false).
-		WithMetricsEnabled(false).
-		WithCompression(options.None).
-		WithBlockCacheSize(0).
-		WithIndexCacheSize(p.indexCache).
-		WithChecksumVerificationMode(options.OnBlockRead).
-		WithMemTableSize(p.memTable).
-		WithNumMemtables(p.memTables).
-		WithValueThreshold(p.valueThreshold).
-		WithValueLogFileSize(p.vlogFile).
-		WithBaseTableSize(p.baseTable).
-		WithBaseLevelSize(p.baseLevel).
-		WithMaxLevels(p.maxLevels).
-		WithNumLevelZeroTables(p.l0).
-		WithNumLevelZeroTablesStall(p.l0Stall).
-		WithNumCompactors(p.compactors).
-		WithNumGoroutines(p.goroutines)
-	o.TableSizeMultiplier = 1
-	return o
+// Memory is what the Go runtime should be told, unless the user has told it:
+// a soft limit in bytes (0: none is known) and the percentage of GOGC. The rest
+// of the machine is the kernel's, which has the journal and the tables cached.
+func (p Profile) Memory() (limit int64, percent int) {
+	memory := machineMemory()
+	if p == Edge || p == Auto && memory > 0 && memory < 2<<30 {
+		return 112 << 20, 50
+	}
+	return memory / 4, 100
 }
-
-// badgerLog leads Badger's log into ours, a step lower: what Badger calls
-// information is about its tables.
-type badgerLog struct{ log *slog.Logger }
-
-func (l badgerLog) Errorf(f string, a ...any) {
-	l.log.Error("badger", slog.String("says", fmt.Sprintf(f, a...)))
-}
-
-func (l badgerLog) Warningf(f string, a ...any) {
-	l.log.Warn("badger", slog.String("says", fmt.Sprintf(f, a...)))
-}
-
-func (l badgerLog) Infof(f string, a ...any) {
-	l.log.Debug("badger", slog.String("says", fmt.Sprintf(f, a...)))
-}
-func (l badgerLog) Debugf(string, ...any) {}

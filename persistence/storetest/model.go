@@ -109,6 +109,9 @@ func (m *machine) drawCursors(t *rapid.T, b *core.Batch) {
 			b.Cursors = append(b.Cursors, core.CursorOp{ID: c, Log: l})
 		case kind == 3 && len(m.cursors) > 0:
 			c := rapid.SampledFrom(m.cursors).Draw(t, "seek")
+			if slices.ContainsFunc(b.Cursors, func(op core.CursorOp) bool { return op.ID == c }) {
+				continue // forth and back: what comes back is not promised either
+			}
 			b.Cursors = append(b.Cursors, core.CursorOp{ID: c, Log: m.of[c], At: max(m.drawOffset(t), m.settled(c))})
 		case kind == 4 && len(m.cursors) > 1:
 			i := rapid.IntRange(0, len(m.cursors)-1).Draw(t, "drop")
