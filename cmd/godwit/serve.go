@@ -39,7 +39,7 @@ func serve(ctx context.Context, c *config.Config, out io.Writer, log *slog.Logge
 		return err
 	}
 	limitMemory(c.Store, log)
-	store, err := openStore(c.Store, log)
+	store, err := openStoreWhenRoom(ctx, c.Store, state, log)
 	if err != nil {
 		return err
 	}
@@ -92,6 +92,27 @@ func closeAll(built closers, log *slog.Logger) error {
 	err := built.close(ctx)
 	log.Info("stopped", slog.String("after", time.Since(began).Round(time.Millisecond).String()))
 	return err
+}
+
+// fullAgain is when a store is opened again that could not be on a full disk.
+const fullAgain = 5 * time.Second
+
+// openStoreWhenRoom stays up, not ready, while the disk is too full to open the
+// store: whoever looks after the machine sees why, and need not start it again.
+func openStoreWhenRoom(ctx context.Context, c config.Store, state *readiness, log *slog.Logger) (core.Store, error) {
+	for {
+		store, err := openStore(c, log)
+		if !errors.Is(err, core.ErrReadOnly) {
+			return store, err
+		}
+		log.Error("the disk is full; trying again until there is space", slog.Any("err", err), slog.Duration("every", fullAgain))
+		state.set(err.Error())
+		select {
+		case <-time.After(fullAgain):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 func openStore(c config.Store, log *slog.Logger) (core.Store, error) {

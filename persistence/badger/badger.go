@@ -98,6 +98,8 @@ var _ core.Store = (*store)(nil)
 const formatVersion = 2
 
 // Open opens the store in dir, or makes it. One process at a time can have it.
+// core.ErrReadOnly: the disk is so full that it cannot be opened; it can when
+// there is space.
 func Open(dir string, o Options) (core.Store, error) {
 	p, err := o.Profile.resolve()
 	if err != nil {
@@ -135,7 +137,7 @@ func open(dir string, p profile, log *slog.Logger) (core.Store, error) {
 // start opens database and journal, replays what the database has not, and
 // starts the goroutines.
 func (s *store) start() (err error) {
-	if s.db, err = lsm.Open(lsm.Options{Dir: filepath.Join(s.dir, "badger"), Sizes: s.profile.sizes, Log: s.log, Bulk: bulk}); err != nil {
+	if err := s.openDatabase(); err != nil {
 		return err
 	}
 	if err := s.watchSpace(); err != nil {
@@ -215,23 +217,21 @@ func (s *store) Caps() core.Caps {
 }
 
 // Health has High pressure while more is accepted than the profile likes to
-// have in memory, while the checkpointer is behind, and while little space is
-// left; ReadOnly when there is too little for messages; Err once a write has
-// failed.
+// have in memory, and while the checkpointer is behind: publishers wait, and
+// will go on soon. On a full disk it is Low and ReadOnly: nobody knows how long
+// that takes, so publishers are not to wait, they are refused. Err is set once
+// a write has failed.
 func (s *store) Health() core.Health {
 	h := core.Health{Err: s.poisoned(), ReadOnly: s.readOnly()}
 	if s.space != nil {
 		st := s.space.State()
 		h.Free, h.Reserve = st.Free, st.Reserve
-		if st.Level == space.Low {
-			h.Pressure = core.PressureHigh
-		}
+	}
+	if h.ReadOnly {
+		return h
 	}
 	if s.pending.Load() > s.profile.staging || s.behindN.Load() > int64(s.profile.highSegments()) {
 		h.Pressure = core.PressureHigh
-	}
-	if h.ReadOnly {
-		h.Pressure = core.PressureFull
 	}
 	return h
 }

@@ -3,7 +3,6 @@ package badger
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -124,7 +123,7 @@ func (k *checkpointer) run() {
 // failed says what a failed checkpoint means: without space it is tried again,
 // anything else is the end.
 func (k *checkpointer) failed(err error) {
-	if errors.Is(err, errNoRoom) || errors.Is(err, lsm.ErrNoSpace) {
+	if errors.Is(err, errNoRoom) || errors.Is(err, lsm.ErrNoSpace) || errors.Is(err, lsm.ErrNoFiles) {
 		k.s.log.Warn("no space to move the journal's messages to the database; trying again", slog.Any("err", err))
 	} else if k.s.poisoned() == nil {
 		_ = k.s.fail(err)
@@ -215,7 +214,7 @@ func (k *checkpointer) covers() (needed uint32, done uint64) {
 func (k *checkpointer) checkpoint() error {
 	s := k.s
 	if err := s.mayWrite(); err != nil {
-		return fmt.Errorf("%w: %w", errNoRoom, err)
+		return err
 	}
 	needed, done := k.covers()
 	begun, number := time.Now(), k.last+1
@@ -261,6 +260,11 @@ func (k *checkpointer) write(moves []move, m lsm.Mark) error {
 	k.leftover = nil
 	for i := range moves {
 		moves[i].w = w
+		if err := moves[i].name(); err != nil {
+			return err
+		}
+	}
+	for i := range moves {
 		if err := moves[i].blocks(); err != nil {
 			return err
 		}
@@ -345,6 +349,15 @@ type made struct {
 type chunk struct {
 	log   *log
 	block *block
+}
+
+// name writes the partition's own key before anything else of it: what a crash
+// leaves of a partition that Open does not know would never be looked at.
+func (m *move) name() error {
+	m.p.mu.RLock()
+	v := encodePart(m.p.lastID)
+	m.p.mu.RUnlock()
+	return m.w.Put(lsm.Entry{Key: partKey(kindPartition, m.p.id, 0), Value: v})
 }
 
 // blocks writes what is owed of the chunks as blocks.
@@ -565,7 +578,7 @@ func (m *move) rest() error {
 	maps.Copy(p.unfit.values, p.fresh.values)
 	p.fresh = newOverlay()
 	m.taken, p.freed = p.freed, nil
-	entries := []lsm.Entry{{Key: partKey(kindPartition, p.id, 0), Value: encodePart(p.lastID)}}
+	entries := []lsm.Entry{{Key: partKey(kindPartition, p.id, 0), Value: encodePart(p.lastID)}} // name's may be older
 	for id := range p.changedLogs {
 		m.logs = append(m.logs, id)
 		e := lsm.Entry{Key: numberKey(kindLog, p.id, uint64(id))}

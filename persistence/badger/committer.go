@@ -15,6 +15,9 @@ import (
 // sync it is well below the 200 ms it is allowed.
 const linger = 150 * time.Millisecond
 
+// fullLinger is how long batches gather on a full disk.
+const fullLinger = 20 * time.Millisecond
+
 // A committer writes what has been staged. One goroutine runs it. A turn goes
 //
 //	take what has gathered
@@ -87,6 +90,8 @@ func (s *store) dueIn() time.Duration {
 	switch {
 	case len(s.staged) == 0:
 		return -1
+	case s.readOnly() && s.hurry == 0 && !s.closed: // what is left of the journal must last
+		return max(0, fullLinger-time.Since(s.staged[0].at))
 	case s.waiting > 0 || s.hurry > 0 || s.closed || s.pending.Load() > s.profile.staging/2:
 		return 0
 	}

@@ -178,7 +178,8 @@ func (h *handle) Commit(b *core.Batch) error {
 // refuses says why no messages are taken: there is no room for them.
 func (s *store) refuses(b *core.Batch) error {
 	if len(b.Appends) > 0 && s.readOnly() {
-		return fmt.Errorf("%d MB are free, %d are needed in reserve: %w", s.space.State().Free>>20, s.space.State().Reserve>>20, core.ErrReadOnly)
+		st := s.space.State()
+		return fmt.Errorf("%d MB are free, %d are kept to settle and delete with: %w", st.Spare>>20, st.Reserve>>20, core.ErrReadOnly)
 	}
 	return nil
 }

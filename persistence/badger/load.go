@@ -139,12 +139,7 @@ func (l *loader) index(key, value []byte) error {
 	p := l.p
 	owner, id, base := core.CursorID(number(key, 0)), core.LogID(number(key, 1)), core.Offset(number(key, 2))
 	lg := p.logs[id]
-	b, err := decodeIndex(value, owner, base, func(r core.RouteSetID) *route {
-		if lg == nil {
-			return &route{id: r}
-		}
-		return p.route(lg, r)
-	})
+	b, err := decodeIndex(value, owner, base, func(r core.RouteSetID) *route { return &route{id: r} })
 	if err != nil {
 		return &core.CorruptError{Log: id, From: base, To: base + 1, Text: "the index of a block is damaged (" + err.Error() + "): restore a backup"}
 	}
@@ -156,6 +151,7 @@ func (l *loader) index(key, value []byte) error {
 		p.freed = append(p.freed, freed{owner, id, base, b.pieces, b.stored})
 		return nil
 	}
+	p.revive(lg, b) // not before: of an unfinished checkpoint the sets may be missing
 	return p.link(lg, b)
 }
 

@@ -346,6 +346,11 @@ func (p *part) define(s *core.RouteSet) {
 	slices.Sort(members)
 	members = slices.Compact(members)
 	p.sets[s.ID] = &routeSet{id: s.ID, members: members}
+	for _, l := range p.logs { // one that was made when it led to nobody
+		if r := l.routes[s.ID]; r != nil && r.set == nil {
+			l.forgetRoute(r)
+		}
+	}
 	for i, chunk := range setChunks(members) {
 		p.fresh.put(chunkKey(kindSet, p.id, uint64(s.ID), uint16(i)), chunk)
 	}
