@@ -12,6 +12,7 @@ SEED      ?=
 ROUNDS    ?= 10
 FUZZTIME  ?= 30s
 STAGE     ?= 0
+DIR       ?= /tmp/godwit-torture
 BENCH     ?= .
 BENCHTIME ?= 5s
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -73,6 +74,13 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 crash: ## the broker killed with kill -9, ROUNDS times (10): confirmed and missing must be 0
 	$(GO) run ./internal/crash -rounds $(ROUNDS)
 
+torture: ## the store killed ROUNDS times on the disk of DIR
+	$(GO) run ./cmd/godwit torture --data $(DIR) --rounds $(ROUNDS)
+
+disk-full: ## the broker on small disks that somebody fills (root, loop mounts)
+	$(GO) test -count=1 -timeout 5m -run TestDiskFull ./internal/diskfull -mount
+	$(GO) test -count=1 -timeout 5m -run TestDiskFull ./internal/diskfull -mount -disk 200
+
 mutants: ## planted bugs: the simulator must see each of them
 	$(GO) run ./core/coretest/mutants
 
@@ -108,4 +116,4 @@ run: ## serve with examples/config/dev.yaml
 clean: ## removes bin; never a data directory
 	rm -rf bin
 
-.PHONY: help check ci night fmt fmt-check vet lint test race cover transcripts sim fuzz crash mutants interop examples bench bench-diff rows vuln build run clean
+.PHONY: help check ci night torture disk-full fmt fmt-check vet lint test race cover transcripts sim fuzz crash mutants interop examples bench bench-diff rows vuln build run clean

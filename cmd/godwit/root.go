@@ -19,6 +19,7 @@ func newRootCommand() *cobra.Command {
 		return &exitError{2, fmt.Errorf("%w (godwit help %s)", err, c.Name())}
 	})
 	root.AddCommand(newServeCommand(), newPubCommand(), newSubCommand(), newGetCommand(), newConfigCommand(), newVersionCommand())
+	root.AddCommand(newTortureCommand(), newStoreCommand())
 	return root
 }
 
