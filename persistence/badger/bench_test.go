@@ -3,8 +3,11 @@ package badger
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/godwitmq/godwit/core"
 )
@@ -53,9 +56,11 @@ func benchmarkCommit(b *testing.B, profile Profile, window int, acks bool) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	batch := &core.Batch{}
-	start := time.Now()
+	var took []time.Duration
+	start, cpu, before := time.Now(), cpuTime(), s.Stats()
 	for left := b.N; left > 0; left -= window {
 		n := min(left, window)
+		begun := time.Now()
 		batch.Acks = batch.Acks[:0]
 		if k := len(batch.Appends); acks && k > 0 {
 			batch.Acks = append(batch.Acks, core.Ack{Cursor: 2, From: batch.Appends[0].Offset, To: batch.Appends[k-1].Offset + 1, N: int64(k)})
@@ -65,9 +70,25 @@ func benchmarkCommit(b *testing.B, profile Profile, window int, acks bool) {
 			batch.Appends = append(batch.Appends, core.Append{Log: 1, Routes: core.Solo(2), Message: m})
 		}
 		commit(batch)
+		took = append(took, time.Since(begun))
 	}
 	b.StopTimer()
+	after := s.Stats()
+	slices.Sort(took)
 	b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "msg/s")
+	b.ReportMetric(float64(cpuTime()-cpu)/float64(b.N), "cpu-ns/msg")
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+	b.ReportMetric(float64(after.BytesWritten-before.BytesWritten)/float64(256*b.N), "WA")
+}
+
+// cpuTime is what this process has used of the CPUs, by itself and in the kernel.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkFetch reads a backlog, 1,024 messages at a time. One op is one
