@@ -31,6 +31,7 @@ type Config struct {
 	Line        line.Options
 	HTTP        HTTP
 	Limits      core.Limits // of one session
+	Topology    core.TopologyLimits
 	Store       Store
 	VHosts      map[string]VHost `key:"vhosts"`
 	Log         Log

@@ -205,6 +205,7 @@ const (
 	cmdPull
 	cmdCancel
 	cmdApply
+	cmdIdle
 	cmdOpen
 	cmdClose
 	cmdRecall
