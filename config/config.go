@@ -48,6 +48,8 @@ type Listener struct {
 	Address   string   // host:port; "off": it does not listen
 	Protocols []string // which it serves, told apart by their first bytes; empty: all, its namesake first
 
+	VHost string `key:"vhost"` // of who names none; empty: /
+
 	MaxConnections int // open at a time; 0: only the limit of all together
 
 	TLS       notYet

@@ -35,6 +35,9 @@ func (c *Config) check() Faults {
 	k := &checker{file: c.file, where: c.where}
 	for _, name := range slices.Sorted(maps.Keys(c.Listeners)) {
 		k.listener("listeners."+name, c.Listeners[name])
+		if v := c.Listeners[name].VHost; v != "" && v != "/" && !slices.Contains(slices.Collect(maps.Keys(c.VHosts)), v) {
+			k.fault("listeners."+name+".vhost", "%q is no virtual host: declare it under vhosts", v)
+		}
 	}
 	k.room("connections", c.Connections.Validate())
 	k.room("mqtt", c.MQTT.Validate())

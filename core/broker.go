@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,6 +101,7 @@ func (b *Broker) newShard(i int, p Partition) *shard {
 		autoCreate: !b.options.NoAutoCreate,
 		places:     make(map[uint64]*queue),
 		vhost:      b.vhost,
+		vhostNames: b.vhostNames,
 		retained:   make(map[string]*retained),
 		bindings:   make(map[*queueRef]map[*binding]bool),
 		reading:    make(map[*Outbox][]*queue),
@@ -139,6 +142,12 @@ func (b *Broker) vhostAt(name string, shard int) *vhost {
 	v := newVHost(name, shard, &b.bounds)
 	b.vhosts[name] = v
 	return v
+}
+
+func (b *Broker) vhostNames() []string {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return slices.Sorted(maps.Keys(b.vhosts))
 }
 
 // Now is the broker's clock.

@@ -55,6 +55,8 @@ func (p *plan) check(c *Change) error {
 		return p.checkBinding(c)
 	case c.Exchange != nil:
 		return p.checkExchange(c)
+	case c.VHost != nil:
+		return p.checkVHost(c)
 	case c.Stream != nil:
 		return NotYet("streams")
 	case c.Group != nil:
@@ -181,6 +183,8 @@ func (p *plan) do(c *Change) uint64 {
 		}
 	case c.Exchange != nil:
 		s.changeExchange(p.vhost, c)
+	case c.VHost != nil:
+		s.declareVHost(c.VHost.Name)
 	}
 	return 0
 }

@@ -24,8 +24,8 @@ type vhost struct {
 
 // bounds are the limits of all virtual hosts, and how often they bit.
 type bounds struct {
-	limits                         TopologyLimits
-	exchanges, bindings, arguments atomic.Int64 // refused
+	limits                                 TopologyLimits
+	vhosts, exchanges, bindings, arguments atomic.Int64 // refused
 }
 
 // An exchange knows who wants which of its messages.

@@ -277,7 +277,7 @@ func TestRefusedTopology(t *testing.T) {
 	c.mustApply(boundTo("q", exchangeOf("jobs", "2")))
 	c.mustApply(boundTo("q", exchangeOf("jobs", "2"))) // the same again, at the limit
 	page, _ := x.b.Inspect(core.Query{About: core.Counters, Prefix: "refused_"})
-	if got := fmt.Sprint(page.Rows); got != "[{refused_arguments [{value 1}]} {refused_bindings [{value 2}]} {refused_exchanges [{value 1}]}]" {
+	if got := fmt.Sprint(page.Rows); got != "[{refused_arguments [{value 1}]} {refused_bindings [{value 2}]} {refused_exchanges [{value 1}]} {refused_vhosts [{value 0}]}]" {
 		t.Errorf("counted: %s", got)
 	}
 	for _, tt := range []struct {
@@ -311,6 +311,47 @@ func TestPredeclared(t *testing.T) {
 		if diff := cmp.Diff(want, names); diff != "" {
 			t.Errorf("virtual host %s:\n%s", vhost, diff)
 		}
+	}
+}
+
+// A virtual host that a client declares is there at once, and after a power cut;
+// the names in it are its own.
+//
+// mission: S12
+func TestDeclaredVHost(t *testing.T) {
+	x := newBox(t, core.Options{Shards: 4, Topology: core.TopologyLimits{VHosts: 3}})
+	c, _ := x.connect(core.SessionSpec{})
+	south := core.Change{VHost: &core.VHostSpec{Name: "south"}}
+	c.mustApply(south, south)
+	in := func(vhost string) *client {
+		id, err := x.b.Enter(t.Context(), core.Login{Identity: core.Identity{VHost: vhost}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &client{x: x}
+		s.Session = x.b.Open(id, core.SessionSpec{}, 1, s)
+		s.take()
+		return s
+	}
+	in("south").mustApply(queueNamed("q"), exchangeNamed("x", core.FanoutKind), boundTo("q", core.Address{Exchange: "x"}))
+	x.cut()
+	c, _ = x.connect(core.SessionSpec{})
+	s := in("south")
+	s.mustApply(queueNamed("q"))
+	c.publish(exchangeOf("x", "k"), 1, "m", 7)
+	if e := c.take()[0]; !errors.Is(e.Err, core.ErrNotFound) {
+		t.Errorf("an exchange of another virtual host: %v, want 404", e.Err)
+	}
+	m := message(core.Address{Exchange: "x", Topic: "k"}, 1, "m")
+	if err := s.Publish(m, 7); err != nil {
+		t.Fatal(err)
+	}
+	if e := s.take()[0]; e.N != 1 || e.Err != nil {
+		t.Errorf("in its own: N %d, %v; want 1", e.N, e.Err)
+	}
+	c.mustApply(core.Change{VHost: &core.VHostSpec{Name: "third"}})
+	if err := c.apply(core.Change{VHost: &core.VHostSpec{Name: "fourth"}}); !errors.Is(err, core.ErrQuota) {
+		t.Errorf("more than the limit: %v", err)
 	}
 }
 

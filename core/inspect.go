@@ -19,6 +19,7 @@ const (
 	Sessions               // user protocol remote connected
 	Fates                  // newest first: reason address place text
 	Counters               // value
+	VHosts                 // queues exchanges sessions
 )
 
 // A Query asks for a page of rows.
@@ -81,9 +82,25 @@ func (b *Broker) rows(q Query) []Row {
 		return v.sessionRows()
 	case Counters:
 		return b.counterRows()
+	case VHosts:
+		return b.vhostRows()
 	case Fates:
 	}
 	return nil
+}
+
+func (b *Broker) vhostRows() (rows []Row) {
+	for _, name := range b.vhostNames() {
+		v := b.vhost(name)
+		v.mu.RLock()
+		rows = append(rows, Row{name, []Field{
+			number("queues", int64(len(v.queues))),
+			number("exchanges", int64(len(v.exchanges)+1)), // the default one has no table
+			number("sessions", int64(len(v.sessions))),
+		}})
+		v.mu.RUnlock()
+	}
+	return rows
 }
 
 // page sorts, selects and cuts.
@@ -245,6 +262,7 @@ func (b *Broker) counterRows() (rows []Row) {
 		name string
 		n    *atomic.Int64
 	}{
+		{"refused_vhosts", &b.bounds.vhosts},
 		{"refused_exchanges", &b.bounds.exchanges},
 		{"refused_bindings", &b.bounds.bindings},
 		{"refused_arguments", &b.bounds.arguments},

@@ -17,6 +17,9 @@ const (
 	tableDeliveries Table = 8 // cursor => newest offset that may have been delivered
 )
 
+// metaVHost begins the keys of virtual hosts that clients declared.
+const metaVHost = "vhost/"
+
 // joinKey makes a record's key. Parts hold no NUL: CheckName and CheckTopic
 // refuse it. The last part may be any octets.
 func joinKey(parts ...string) []byte { return []byte(strings.Join(parts, "\x00")) }

@@ -513,6 +513,8 @@ func (s *Session) mayChange(c *Change) *Error {
 		}
 	case c.Exchange != nil:
 		where.Exchange = c.Exchange.Name
+	case c.VHost != nil:
+		do, where = ActManage, Address{VHost: c.VHost.Name}
 	}
 	return s.may(do, where)
 }

@@ -156,6 +156,9 @@ type GroupSpec struct {
 	Keyed        bool
 }
 
+// A VHostSpec declares a virtual host, whichever one the session is in.
+type VHostSpec struct{ Name string }
+
 // A BindingSpec makes a queue or another exchange a target of what an exchange
 // gets. Source, target, arguments and Owned identify it: the same again
 // replaces the rest.
@@ -183,9 +186,11 @@ func (b *BindingSpec) Target() string {
 	return Address{Exchange: DefaultExchange, Topic: b.Queue}.String()
 }
 
-// TopologyLimits bound what a virtual host may hold of exchanges and bindings.
+// TopologyLimits bound virtual hosts and what one may hold of exchanges and
+// bindings.
 // Zero means the default.
 type TopologyLimits struct {
+	VHosts         int // 256
 	Exchanges      int // a virtual host; the predeclared ones do not count; 1,024
 	Bindings       int // of one exchange; those of sessions do not count; 100,000
 	HeaderBindings int // of one headers exchange, all of them: each message asks each; 1,024
@@ -198,6 +203,7 @@ func (l TopologyLimits) orDefault() TopologyLimits {
 			*n = or
 		}
 	}
+	set(&l.VHosts, 256)
 	set(&l.Exchanges, 1024)
 	set(&l.Bindings, 100_000)
 	set(&l.HeaderBindings, 1024)
@@ -226,6 +232,7 @@ type Change struct {
 	Stream   *StreamSpec
 	Group    *GroupSpec
 	Binding  *BindingSpec
+	VHost    *VHostSpec
 }
 
 // ReservedName says whether a queue's name belongs to the broker: only who

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -47,6 +48,35 @@ func (p *plan) exchangeSpec(name string) *ExchangeSpec {
 		return spec
 	}
 	return p.vhost.exchangeSpec(name)
+}
+
+func (p *plan) checkVHost(c *Change) error {
+	if c.Do == Remove || c.Do == Purge {
+		return NotYet("removing a virtual host")
+	}
+	if err := CheckName(c.VHost.Name); err != nil {
+		return err
+	}
+	names := p.shard.vhostNames()
+	if slices.Contains(names, c.VHost.Name) {
+		return nil
+	}
+	if most := p.vhost.bounds.limits.VHosts; len(names) >= most {
+		p.vhost.bounds.vhosts.Add(1)
+		return Errorf(CodeQuota, "%d virtual hosts are the limit", most)
+	}
+	return nil
+}
+
+// declareVHost makes a virtual host, and writes down where it lives.
+func (s *shard) declareVHost(name string) {
+	if slices.Contains(s.vhostNames(), name) {
+		return
+	}
+	v := s.vhost(name)
+	s.turn.batch.Records = append(s.turn.batch.Records, Record{
+		Table: tableMeta, Key: []byte(metaVHost + name), Value: strconv.AppendInt(nil, int64(v.shard), 10),
+	})
 }
 
 func (p *plan) checkExchange(c *Change) error {

@@ -165,7 +165,7 @@ func openPorts(c *config.Config, b *core.Broker, log *slog.Logger, built *closer
 	})
 	var ports []port
 	for _, name := range c.Ports() {
-		lo := transport.ListenerOptions{Name: name, MaxConnections: c.Listeners[name].MaxConnections, Fallback: true}
+		lo := transport.ListenerOptions{Name: name, VHost: c.Listeners[name].VHost, MaxConnections: c.Listeners[name].MaxConnections, Fallback: true}
 		for _, p := range c.Serves(name) {
 			lo.Protocols = append(lo.Protocols, speaks[p])
 		}

@@ -28,7 +28,7 @@
 //	n        = 1*19DIGIT                            ; <= 2^63-1
 //	sid      = 1*9DIGIT                             ; the client's number of a subscription; 0 = GET's
 //	dur      = n ( "ms" / "s" / "m" / "h" / "d" )   ; <= 366d
-//	dest     = "q/" name / "t/" topic / "x/" name ["/" key] / "s/" name / "r/" id   ; x/ without key: the exchange itself, and where it asks for none
+//	dest     = "q/" name / "t/" topic / "x/" name ["/" key] / "s/" name / "r/" id / "v/" name   ; v/ is of MK and LS; x/ without key: the exchange itself, and where it asks for none
 //	seqs     = span *( "," span )                   ; <= 256 spans
 //	span     = n [ "-" n ]
 //

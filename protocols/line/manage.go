@@ -17,6 +17,9 @@ func (h *handler) apply(what heldKind, changes ...core.Change) error {
 
 // mk declares a queue, an exchange or a stream.
 func (h *handler) mk(r *request) error {
+	if name, is, err := vhostName(r.arg(0)); is || err != nil {
+		return h.mkVHost(r, name, err)
+	}
 	where, err := h.named(r, 0)
 	if err != nil {
 		return err
@@ -37,6 +40,30 @@ func (h *handler) mk(r *request) error {
 		return err
 	}
 	return h.apply(heldApply, c)
+}
+
+// mkVHost declares a virtual host: v/NAME is a word of MK, RM and LS alone.
+func (h *handler) mkVHost(r *request, name string, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case r.seen != 0:
+		return core.Errorf(core.CodeBadValue, "a virtual host has no options: MK v/NAME")
+	}
+	return h.apply(heldApply, core.Change{Do: core.Declare, VHost: &core.VHostSpec{Name: name}})
+}
+
+// vhostName is the name in v/NAME, and whether it is one.
+func vhostName(text []byte) (name string, is bool, err error) {
+	rest, ok := bytes.CutPrefix(text, []byte("v/"))
+	if !ok {
+		return "", false, nil
+	}
+	decoded, e := unescape(rest)
+	if e != nil {
+		return "", true, e
+	}
+	return string(decoded), true, nil
 }
 
 // named reads an argument that names a thing: q/NAME, x/NAME or s/NAME, and
@@ -150,6 +177,9 @@ func exchangeSpec(where core.Address, r *request) (*core.ExchangeSpec, error) {
 }
 
 func (h *handler) rm(r *request) error {
+	if _, is, _ := vhostName(r.arg(0)); is {
+		return core.NotYet("RM of a virtual host")
+	}
 	where, err := h.named(r, 0)
 	if err != nil {
 		return err
@@ -302,6 +332,9 @@ func after(r *request, about core.About) (string, error) {
 	if about == core.Bindings {
 		return text, nil
 	}
+	if about == core.VHosts {
+		return strings.TrimPrefix(text, "v/"), nil
+	}
 	a, e := core.ParseAddress("/", string(r.bytes(r.raw[lsAfter])))
 	switch {
 	case e != nil:
@@ -344,6 +377,12 @@ func (h *handler) query(pattern []byte) (core.Query, error) {
 		return set(core.Exchanges, string(name)), nil
 	case 't':
 		return set(core.Bindings, text), nil
+	case 'v':
+		name, err := unescape(body[2:])
+		if err != nil {
+			return q, err
+		}
+		return set(core.VHosts, string(name)), nil
 	case 's':
 		return q, core.NotYet("streams (s/...)")
 	}
@@ -372,6 +411,8 @@ func rowName(about core.About, name string) string {
 		return core.Address{Exchange: core.DefaultExchange, Topic: name}.String()
 	case core.Exchanges:
 		return core.Address{Exchange: name}.String()
+	case core.VHosts:
+		return string(appendEscaped([]byte("v/"), name, 0))
 	case core.Bindings, core.Sessions, core.Fates, core.Counters:
 	}
 	return name
@@ -392,13 +433,18 @@ func appendFields(out []byte, name string, fields []core.Field) []byte {
 			continue
 		}
 		out = append(out, '=')
-		out = appendEscaped(out, f.Value, 0)
+		if addresses[f.Name] {
+			out = append(out, f.Value...) // it is escaped as addresses are
+		} else {
+			out = appendEscaped(out, f.Value, 0)
+		}
 	}
 	return append(out, '\n')
 }
 
-// flags are the options of MK that have no value.
-var flags = make(map[string]bool)
+// flags are the options of MK that have no value, addresses those whose value
+// is one.
+var flags, addresses = make(map[string]bool), make(map[string]bool)
 
 // info says who the server is, who the client is, and what has ended how.
 func (h *handler) info(*request) error {

@@ -167,6 +167,8 @@ func (h *handler) vhost(host string) (string, error) {
 		return host, nil
 	case o.StrictHost && host != o.VHost:
 		return "", core.Errorf(core.CodeNotFound, "there is no host %s", quoted(host))
+	case h.peer.VHost != "":
+		return h.peer.VHost, nil
 	}
 	return o.VHost, nil
 }
