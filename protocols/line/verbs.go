@@ -414,8 +414,11 @@ func init() {
 	}
 	pub = byName[packed("PUB")]
 	for i := range mkOptions {
-		if mkOptions[i].kind == flag {
+		switch mkOptions[i].kind { //nolint:exhaustive // the others have plain values
+		case flag:
 			flags[mkOptions[i].name] = true
+		case dest:
+			addresses[mkOptions[i].name] = true
 		}
 	}
 }
