@@ -3,7 +3,9 @@ package core_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -208,6 +210,73 @@ func TestAlternate(t *testing.T) {
 	}
 }
 
+// What a headers exchange does not take may be for its alternate, by other
+// headers: what is remembered of one does not decide for the other.
+func TestAlternateOfHeaders(t *testing.T) {
+	x := newBox(t, core.Options{})
+	c, _ := x.connect(core.SessionSpec{})
+	c.mustApply(queueNamed("a"), queueNamed("b"), exchangeNamed("second", core.HeadersKind),
+		core.Change{Exchange: &core.ExchangeSpec{Name: "first", Kind: core.HeadersKind, Alternate: "x/second"}},
+		boundTo("a", exchangeOf("first", ""), arg("a", "1")), boundTo("b", exchangeOf("second", ""), arg("b", "1")))
+	c.readAll("a", "b")
+	for _, tt := range []struct {
+		headers []core.Header
+		want    []string
+	}{
+		{nil, nil},
+		{[]core.Header{arg("b", "1")}, []string{"b m"}},
+		{[]core.Header{arg("b", "1"), arg("a", "1")}, []string{"a m"}},
+		{[]core.Header{arg("b", "2")}, nil},
+	} {
+		m := message(exchangeOf("first", "k"), 1, "m")
+		m.Headers = tt.headers
+		if err := c.Publish(m, 7); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.want, c.got("a", "b")); diff != "" {
+			t.Errorf("%v:\n%s", tt.headers, diff)
+		}
+	}
+}
+
+// Many bindings of one exchange come and go in any order.
+func TestManyBindings(t *testing.T) {
+	for _, kind := range []core.ExchangeKind{core.FanoutKind, core.DirectKind, core.TopicKind, core.HeadersKind} {
+		x := newBox(t, core.Options{})
+		c, _ := x.connect(core.SessionSpec{})
+		c.mustApply(exchangeNamed("x", kind))
+		in := make(map[int]bool)
+		for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(300) {
+			n := i % 100
+			change := boundTo(fmt.Sprint(n), exchangeOf("x", "k"))
+			if kind == core.HeadersKind {
+				change.Binding.Args = []core.Header{arg("k", "")}
+			}
+			if in[n] {
+				change.Do = core.Remove
+			} else {
+				c.mustApply(queueNamed(fmt.Sprint(n)))
+			}
+			c.mustApply(change)
+			in[n] = !in[n]
+			m := message(exchangeOf("x", "k"), 1, "m")
+			m.Headers = []core.Header{arg("k", "v")}
+			if err := c.Publish(m, 7); err != nil {
+				t.Fatal(err)
+			}
+			c.take()
+			page, _ := x.b.Inspect(core.Query{About: core.Queues})
+			for _, r := range page.Rows {
+				q, _ := strconv.Atoi(r.Name)
+				if got := r.Fields[0].Value; (got == "1") != in[q] {
+					t.Fatalf("%s: queue %d has %s, bound %v", kind, q, got, in[q])
+				}
+				c.mustApply(core.Change{Do: core.Purge, Queue: &core.QueueSpec{Name: r.Name}})
+			}
+		}
+	}
+}
+
 // What cannot be declared is refused with a sentence, and nothing is done.
 //
 // mission: S6
@@ -291,6 +360,72 @@ func TestRefusedTopology(t *testing.T) {
 		c.publish(tt.to, 1, "m", 7)
 		if e := c.take()[0]; core.AsError(e.Err) == nil || core.AsError(e.Err).Code != tt.code {
 			t.Errorf("publish to %s: %v, want %d", tt.to, e.Err, tt.code)
+		}
+	}
+}
+
+// What one Apply declares is on the disk all together or not at all.
+//
+// mission: S6
+func TestTopologyIsAllOrNothing(t *testing.T) {
+	for _, synced := range []bool{false, true} {
+		x := newBox(t, core.Options{})
+		c, _ := x.connect(core.SessionSpec{})
+		x.disk.Hold()
+		c.Apply([]core.Change{
+			exchangeNamed("a", core.FanoutKind), exchangeNamed("b", core.HeadersKind), queueNamed("q"),
+			between("b", exchangeOf("a", "")), boundTo("q", exchangeOf("b", ""), arg("k", "v")),
+		}, 99)
+		if ev := c.take(); len(ev) > 0 {
+			t.Fatalf("answered before the disk has it: %v", ev)
+		}
+		want := 0
+		if synced {
+			x.disk.Sync()
+			want = 2
+			if ev := c.take(); len(ev) != 1 || ev[0].Err != nil {
+				t.Fatalf("synced: %v", ev)
+			}
+		}
+		x.disk.Cut()
+		x.disk.Resume()
+		x.start()
+		x.settle()
+		bindings, _ := x.b.Inspect(core.Query{About: core.Bindings})
+		queues, _ := x.b.Inspect(core.Query{About: core.Queues})
+		exchanges, _ := x.b.Inspect(core.Query{About: core.Exchanges, Settings: true})
+		if len(bindings.Rows) != want || len(queues.Rows) != want/2 || len(exchanges.Rows) != want {
+			t.Errorf("synced %v: %d bindings, %d queues, %d exchanges", synced, len(bindings.Rows), len(queues.Rows), len(exchanges.Rows))
+		}
+	}
+}
+
+// What a session remembers of routes is bounded, whatever keys and headers it
+// publishes.
+func TestRememberedRoutesAreBounded(t *testing.T) {
+	x := newBox(t, core.Options{})
+	c, _ := x.connect(core.SessionSpec{})
+	for i := range 30 {
+		c.mustApply(queueNamed(fmt.Sprint(i)), boundTo(fmt.Sprint(i), exchangeOf(core.HeadersExchange, ""), arg(fmt.Sprint("h", i), "")))
+	}
+	c.mustApply(between(core.HeadersExchange, exchangeOf(core.DirectExchange, "k")))
+	for i := range 5000 {
+		m := message(exchangeOf(core.HeadersExchange, ""), 0, "")
+		for bit := range 30 {
+			if i>>bit&1 == 1 {
+				m.Headers = append(m.Headers, arg(fmt.Sprint("h", bit), "1"))
+			}
+		}
+		n, err := core.Routed(c.Session, m)
+		if want := min(len(m.Headers), 1); n != want || err != nil { // one shard
+			t.Fatalf("%d headers: %d targets, %v", len(m.Headers), n, err)
+		}
+		m.Address = exchangeOf(core.DirectExchange, fmt.Sprint(i))
+		if n, err := core.Routed(c.Session, m); n != 0 || err != nil {
+			t.Fatalf("an unknown key: %d targets, %v", n, err)
+		}
+		if n := core.Remembered(c.Session); n > 1100 {
+			t.Fatalf("%d routes are remembered", n)
 		}
 	}
 }
@@ -532,8 +667,8 @@ var (
 	someFilters   = []string{"a", "#", "a/+", "+/b", "#/b"}
 )
 
-func drawArgs(t *rapid.T) (args []core.Header) {
-	for _, name := range []string{"k", "l", "x-m"} {
+func drawArgs(t *rapid.T, names ...string) (args []core.Header) {
+	for _, name := range names {
 		if v := rapid.SampledFrom([]string{"-", "1", "2", ""}).Draw(t, name); v != "-" {
 			args = append(args, arg(name, v))
 		}
@@ -551,7 +686,11 @@ func drawBinding(t *rapid.T) core.BindingSpec {
 		b.Source.Topic = rapid.SampledFrom(someFilters).Draw(t, "filter")
 	case core.FanoutKind:
 	case core.HeadersKind:
-		b.Args, b.Match = drawArgs(t), core.Match(rapid.IntRange(0, 3).Draw(t, "match"))
+		names := []string{"k", "l", "x-m"}
+		if someExchanges[at] == "h2" {
+			names = []string{"n", "x-o"}
+		}
+		b.Args, b.Match = drawArgs(t, names...), core.Match(rapid.IntRange(0, 3).Draw(t, "match"))
 	}
 	if to := rapid.IntRange(-4, len(someExchanges)-1).Draw(t, "target"); to >= 0 && to != at {
 		b.Exchange = someExchanges[to]
@@ -616,7 +755,7 @@ func TestRoutesAsThePlainReferenceDoes(t *testing.T) {
 			"publish": func(rt *rapid.T) {
 				number++
 				m := message(exchangeOf(rapid.SampledFrom(someExchanges).Draw(rt, "to"), rapid.SampledFrom(someKeys).Draw(rt, "key")), 1, fmt.Sprint(number))
-				m.Headers = drawArgs(rt)
+				m.Headers = drawArgs(rt, "k", "l", "x-m", "n", "x-o")
 				if err := c.Publish(m, 7); err != nil {
 					rt.Fatal(err)
 				}

@@ -8,3 +8,17 @@ func Routed(s *Session, m *Message) (int, error) {
 	}
 	return way.targets(), nil
 }
+
+// Remembered is how many routes the session holds.
+func Remembered(s *Session) (n int) {
+	for _, m := range s.memos {
+		n += len(m.byKey)
+		if m.any != nil {
+			n++
+			if m.any.choice != nil {
+				n += len(m.any.choice.ways)
+			}
+		}
+	}
+	return n
+}

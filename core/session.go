@@ -30,7 +30,7 @@ type Session struct {
 	topics map[string]*routes
 	memos  map[string]*memo // of other exchanges, by name
 	memo   *memo            // the one used last
-	known  int              // routes in memos
+	known  int              // routes in memos and choices
 
 	mu      sync.Mutex
 	subs    map[uint32]*subscription
@@ -276,6 +276,7 @@ func (s *Session) routes(m *Message) (*routes, error) {
 	}
 	if head.choice != nil {
 		head.choice.learn(r)
+		s.known++
 	}
 	return r, nil
 }

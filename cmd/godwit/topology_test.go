@@ -167,6 +167,58 @@ func TestRouteChangedWhileRunning(t *testing.T) {
 	}
 }
 
+// What was declared is there after kill -9, all of it.
+//
+// mission: S6
+func TestTopologySurvivesKill(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	p := start(t, dir)
+	file, err := os.ReadFile("testdata/topology.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(file), "file one.yaml\n")
+	text, _, _ = strings.Cut(text, "\n\n")
+	if got := runTopology(t, p.at["line"], "", text, "topology", "apply", "-"); strings.Contains(got, "exit") {
+		t.Fatal(got)
+	}
+	before := runTopology(t, p.at["line"], "", "", "topology", "export")
+	p.kill()
+	p = start(t, dir)
+	if diff := cmp.Diff(before, runTopology(t, p.at["line"], "", "", "topology", "export")); diff != "" {
+		t.Error(diff)
+	}
+	if got := runTopology(t, p.at["line"], "", text, "topology", "apply", "-"); got != "" {
+		t.Errorf("applied again it changes\n%s", got)
+	}
+}
+
+// The page on exchanges tells the truth: its file can be applied, and what it
+// says of explain is what explain says.
+func TestExchangesPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/exchanges.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := lineBroker(t)
+	_, text, _ := strings.Cut(string(page), "```yaml\n")
+	text, rest, _ := strings.Cut(text, "```")
+	if got := runTopology(t, addr, "", text, "topology", "apply", "-"); strings.Contains(got, "exit") {
+		t.Fatal(got)
+	}
+	_, session, _ := strings.Cut(rest, "```\n")
+	session, _, _ = strings.Cut(session, "```")
+	c := dial(t, addr)
+	for i, line := range strings.Split(strings.Trim(session, "\n"), "\n") {
+		if i == 0 {
+			c.say("%s", line)
+		} else if got := c.hear(); got != line {
+			t.Errorf("explain says %q, the page %q", got, line)
+		}
+	}
+}
+
 // The same over two brokers.
 func TestExportOfOneBrokerIntoAnother(t *testing.T) {
 	old, fresh := lineBroker(t), lineBroker(t)
