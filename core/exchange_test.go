@@ -110,6 +110,37 @@ func TestKindsOfExchanges(t *testing.T) {
 	}
 }
 
+// Five queues, a hundred messages: a hundred in each.
+//
+// mission: S3
+func TestFanoutToFive(t *testing.T) {
+	x := newBox(t, core.Options{})
+	c, _ := x.connect(core.SessionSpec{Unanswered: 200})
+	queues := []string{"1", "2", "3", "4", "5"}
+	for _, q := range queues {
+		c.mustApply(queueNamed(q), boundTo(q, exchangeOf(core.FanoutExchange, "")))
+	}
+	for i := range 100 {
+		c.publish(exchangeOf(core.FanoutExchange, ""), 1, fmt.Sprint(i), uint64(i+10))
+	}
+	c.take()
+	x.cut()
+	c, _ = x.connect(core.SessionSpec{})
+	var want []string
+	for _, q := range queues {
+		for i := range 100 {
+			want = append(want, fmt.Sprint(q, " ", i))
+		}
+	}
+	slices.Sort(want)
+	for i, q := range queues {
+		c.Consume(core.Sub{ID: uint32(i + 1), Where: queueOf(q), Credit: core.Credit{Messages: 1000, Auto: true}}, 0)
+	}
+	if diff := cmp.Diff(want, c.got(queues...)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Arguments that begin with x- count where the match says so.
 func TestArgumentsWithX(t *testing.T) {
 	x := newBox(t, core.Options{})

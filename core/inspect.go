@@ -57,6 +57,9 @@ func (b *Broker) Inspect(q Query) (Page, error) {
 	if q.VHost == "" {
 		q.VHost = "/"
 	}
+	if !b.HasVHost(q.VHost) {
+		return Page{}, Errorf(CodeNotFound, "no virtual host %q", q.VHost)
+	}
 	if q.About == Fates {
 		return Page{Rows: b.fateRows(q)}, nil
 	}

@@ -2,6 +2,7 @@ package core
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -305,6 +306,9 @@ func (l *loader) exchange(rec Record) error {
 	var spec ExchangeSpec
 	if err := json.Unmarshal(rec.Value, &spec); err != nil {
 		return err
+	}
+	if int(spec.Kind) >= len(exchangeKindNames) {
+		return fmt.Errorf("kind %d, this Godwit knows %d: start the one that wrote it", spec.Kind, len(exchangeKindNames))
 	}
 	vhost, _, _ := strings.Cut(string(rec.Key), "\x00")
 	l.vhosts(vhost).addExchange(spec)
