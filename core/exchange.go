@@ -101,8 +101,9 @@ type routes struct {
 	gone      bool        // a reply address that does not exist
 	exchange  *exchange   // where it began; nil: not at one
 	diverted  []*exchange // whose alternates it took
-	anyKey    bool        // the key did not matter
-	choice    *choice     // headers decided; nil: they do not matter
+	anyKey    bool        // the key does not matter
+	asked     bool        // headers decided
+	choice    *choice     // of a remembered route where they did
 }
 
 // targets is how many will settle.
@@ -193,9 +194,6 @@ func (v *vhost) route(m *Message, rec *Recorder) (*routes, error) {
 	r.exchange, r.anyKey = x, true
 	w := walk{vhost: v, message: m, to: r, rec: rec}
 	w.visit(x)
-	if w.asked {
-		r.choice = v.choiceFrom(x, m)
-	}
 	return r, nil
 }
 
@@ -207,7 +205,6 @@ type walk struct {
 	rec     *Recorder
 	seen    []*exchange
 	found   []*binding // scratch
-	asked   bool       // a headers exchange was on the way
 }
 
 func (w *walk) visit(x *exchange) {
@@ -216,7 +213,7 @@ func (w *walk) visit(x *exchange) {
 		return
 	}
 	w.seen = append(w.seen, x)
-	w.asked = w.asked || x.spec.Kind == HeadersKind
+	w.to.asked = w.to.asked || x.spec.Kind == HeadersKind
 	w.to.anyKey = w.to.anyKey && !x.keyed()
 	from := len(w.found)
 	w.found = x.match(w.message, w.message.Address.Topic, w.found)
@@ -345,14 +342,19 @@ type question struct {
 	there  int            // the fact that it is there; -1: nobody asks
 }
 
-// maxWays bounds what a choice remembers; beyond it the memory starts anew.
-const maxWays = 256
-
 // choiceFrom finds every binding with arguments that a message of that key
-// could meet, whatever its headers.
-func (v *vhost) choiceFrom(x *exchange, m *Message) *choice {
-	c := &choice{ways: make(map[string]*routes)}
-	seen := []*exchange{x}
+// could meet, whatever its headers. Where other headers could lead to an
+// exchange that compares keys, anyKey is false. Nil: something has changed
+// since r was found.
+func (v *vhost) choiceFrom(r *routes, m *Message) (c *choice, anyKey bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if v.gen.Load() != r.gen {
+		return nil, false
+	}
+	c = &choice{ways: make(map[string]*routes)}
+	seen := []*exchange{r.exchange}
+	anyKey = true
 	to := func(next *exchange) {
 		if next != nil && !slices.Contains(seen, next) {
 			seen = append(seen, next)
@@ -360,6 +362,7 @@ func (v *vhost) choiceFrom(x *exchange, m *Message) *choice {
 	}
 	for i := 0; i < len(seen); i++ {
 		x := seen[i]
+		anyKey = anyKey && !x.keyed()
 		var found []*binding
 		if x.spec.Kind == HeadersKind {
 			found = x.all()
@@ -377,7 +380,7 @@ func (v *vhost) choiceFrom(x *exchange, m *Message) *choice {
 		}
 	}
 	c.holds = make([]byte, (c.facts+7)/8)
-	return c
+	return c, anyKey
 }
 
 // ask adds what bindings want to know.
@@ -429,9 +432,6 @@ func (c *choice) way(m *Message) *routes {
 
 // learn remembers r for the headers that way was asked about last.
 func (c *choice) learn(r *routes) {
-	if len(c.ways) >= maxWays {
-		clear(c.ways)
-	}
 	c.ways[string(c.holds)] = r
 }
 

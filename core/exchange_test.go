@@ -784,19 +784,22 @@ func TestRoutesAsThePlainReferenceDoes(t *testing.T) {
 				c.readAll(someQueues...)
 			},
 			"publish": func(rt *rapid.T) {
-				number++
-				m := message(exchangeOf(rapid.SampledFrom(someExchanges).Draw(rt, "to"), rapid.SampledFrom(someKeys).Draw(rt, "key")), 1, fmt.Sprint(number))
-				m.Headers = drawArgs(rt, "k", "l", "x-m", "n", "x-o")
-				if err := c.Publish(m, 7); err != nil {
-					rt.Fatal(err)
-				}
-				var want []string
-				for q := range p.route(m) {
-					want = append(want, fmt.Sprint(q, " ", number))
-				}
-				slices.Sort(want)
-				if diff := cmp.Diff(want, c.got(someQueues...)); diff != "" {
-					rt.Fatalf("%s with %v:\n%s", m.Address, m.Headers, diff)
+				to := rapid.SampledFrom(someExchanges).Draw(rt, "to")
+				for range rapid.IntRange(1, 12).Draw(rt, "times") { // routes are remembered in between
+					number++
+					m := message(exchangeOf(to, rapid.SampledFrom(someKeys).Draw(rt, "key")), 1, fmt.Sprint(number))
+					m.Headers = drawArgs(rt, "k", "l", "x-m", "n", "x-o")
+					if err := c.Publish(m, 7); err != nil {
+						rt.Fatal(err)
+					}
+					var want []string
+					for q := range p.route(m) {
+						want = append(want, fmt.Sprint(q, " ", number))
+					}
+					slices.Sort(want)
+					if diff := cmp.Diff(want, c.got(someQueues...)); diff != "" {
+						rt.Fatalf("%s with %v:\n%s", m.Address, m.Headers, diff)
+					}
 				}
 			},
 		})
@@ -837,6 +840,42 @@ func BenchmarkRoute(b *testing.B) {
 				if n, err := core.Routed(p.Session, m); n != 1 || err != nil {
 					b.Fatal(n, err)
 				}
+			}
+		})
+	}
+}
+
+// The same where a thousand bindings ask for one tenant each: what is
+// remembered, and what is not.
+func BenchmarkRouteTenants(b *testing.B) {
+	br := newBroker(b)
+	p := newPeer(b, br, core.SessionSpec{})
+	p.each(b, func(e core.Event) bool { return e.Kind != core.Confirmed })
+	changes := []core.Change{{Queue: &core.QueueSpec{Name: "q", Class: core.Memory}}}
+	for i := range 1000 {
+		changes = append(changes, boundTo("q", exchangeOf(core.HeadersExchange, ""), arg("tenant", fmt.Sprint(i))))
+	}
+	p.Apply(changes, 2)
+	p.each(b, func(e core.Event) bool {
+		if e.Err != nil {
+			b.Fatal(e.Err)
+		}
+		return e.Token != 2
+	})
+	for _, tenants := range []int{1000, 100_000} {
+		var messages []*core.Message
+		for i := range tenants {
+			messages = append(messages, &core.Message{
+				Address: exchangeOf(core.HeadersExchange, ""), Headers: []core.Header{arg("tenant", fmt.Sprint(i))},
+			})
+		}
+		b.Run(fmt.Sprint("tenants=", tenants), func(b *testing.B) {
+			i := 0
+			for b.Loop() {
+				if _, err := core.Routed(p.Session, messages[i%tenants]); err != nil {
+					b.Fatal(err)
+				}
+				i++
 			}
 		})
 	}

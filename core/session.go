@@ -268,11 +268,15 @@ func (s *Session) routes(m *Message) (*routes, error) {
 	if err != nil || r.gen != s.gen {
 		return r, err
 	}
+	if head == nil && r.asked {
+		if r.choice, r.anyKey = s.vhost.choiceFrom(r, m); r.choice == nil {
+			return r, nil
+		}
+		r.choice.way(m)
+	}
 	if head == nil {
 		s.remember(&m.Address, r)
-		if head = r; head.choice != nil {
-			head.choice.way(m)
-		}
+		head = r
 	}
 	if head.choice != nil {
 		head.choice.learn(r)

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -147,6 +148,13 @@ type subscribing struct {
 	text    string // of the first refusal
 	waiting int    // steps, and the reader while it hands them out
 	recalls []*subscription
+	asks    bool // it has arguments for a headers exchange
+}
+
+// asksForHeaders says whether a SUBSCRIBE has what STOMP clients ask a headers
+// exchange for. To ignore that would be to deliver everything.
+func asksForHeaders(user []packets.UserProperty) bool {
+	return slices.ContainsFunc(user, func(p packets.UserProperty) bool { return strings.HasPrefix(p.Key, "x-match") })
 }
 
 // What a step waits for.
@@ -185,7 +193,10 @@ func (c *conn) subscribe(body []byte) error {
 	if bad != nil {
 		return bad
 	}
-	pack := &subscribing{kind: typeSuback, id: pk.PacketID, codes: make([]byte, len(pk.Filters)), waiting: 1}
+	pack := &subscribing{
+		kind: typeSuback, id: pk.PacketID, codes: make([]byte, len(pk.Filters)), waiting: 1,
+		asks: asksForHeaders(pk.Properties.User),
+	}
 	for i := range pk.Filters {
 		c.subscribeFilter(pack, i, &pk.Filters[i])
 	}
@@ -207,6 +218,9 @@ func (c *conn) subscribeFilter(pack *subscribing, i int, f *packets.Subscription
 		err = core.Errorf(core.CodeQuota, "more than %d subscriptions", c.options.SubscriptionsMax)
 	default:
 		s.source, err = c.sourceOf(s.filter)
+		if err == nil && pack.asks && s.source.isExchange() {
+			err = core.NotYet("asking a headers exchange for headers by MQTT: bind a queue on the line or in the configuration instead")
+		}
 	}
 	if err != nil {
 		c.refuseFilter(pack, i, err)
