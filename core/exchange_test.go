@@ -806,6 +806,28 @@ func TestRoutesAsThePlainReferenceDoes(t *testing.T) {
 	})
 }
 
+// A route that was found before costs no memory, whatever the kind.
+func TestRememberedRouteAllocatesNothing(t *testing.T) {
+	x := newBox(t, core.Options{})
+	c, _ := x.connect(core.SessionSpec{})
+	c.mustApply(queueNamed("q"), boundTo("q", topicOf("k")), boundTo("q", exchangeOf(core.DirectExchange, "k")),
+		boundTo("q", exchangeOf(core.FanoutExchange, "")), boundTo("q", exchangeOf(core.HeadersExchange, ""), arg("a", "1"), arg("b", "")))
+	for _, to := range []core.Address{
+		topicOf("k"), queueOf("q"), exchangeOf(core.DirectExchange, "k"), exchangeOf(core.FanoutExchange, "k"), exchangeOf(core.HeadersExchange, "k"),
+	} {
+		m := message(to, 1, "")
+		m.Headers = []core.Header{arg("b", "2"), arg("a", "1")}
+		n := testing.AllocsPerRun(100, func() {
+			if n, err := core.Routed(c.Session, m); n != 1 || err != nil {
+				t.Fatal(n, err)
+			}
+		})
+		if n > 0 {
+			t.Errorf("%s: %v allocations", to, n)
+		}
+	}
+}
+
 // What it costs to find whom a publish is for, when it was found before: the
 // common case, as publishers repeat themselves.
 func BenchmarkRoute(b *testing.B) {
