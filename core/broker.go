@@ -259,7 +259,7 @@ func (b *Broker) Pipe(stage Stage, admit func(*Publication) bool) {
 // stage is in the way.
 func (b *Broker) routeAndSend(p *Publication) {
 	m := p.message
-	way, err := b.vhost(m.Address.VHost).route(m, nil)
+	way, err := b.vhost(m.Address.VHost).route(&m.Address, m, nil)
 	if err == nil {
 		if e := refusal(way, m); e != nil {
 			err = e
@@ -384,7 +384,7 @@ func (b *Broker) Explain(id Identity, m *Message) *Recorder {
 		rec.add("guard", id.User, "may not publish there")
 		return rec
 	}
-	way, err := b.vhost(m.Address.VHost).route(m, rec)
+	way, err := b.vhost(m.Address.VHost).route(&m.Address, m, rec)
 	if err != nil {
 		rec.add("refused", AsError(err).Code.Name(), err.Error())
 		return rec

@@ -157,13 +157,14 @@ var predeclared = []ExchangeSpec{
 	{Name: HeadersExchange, Kind: HeadersKind},
 }
 
-// route finds whom a message is for. With a recorder it says why.
-func (v *vhost) route(m *Message, rec *Recorder) (*routes, error) {
+// route finds whom a message is for that goes to an address: its own, or where
+// it goes in its stead. With a recorder it says why.
+func (v *vhost) route(to *Address, m *Message, rec *Recorder) (*routes, error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	r := &routes{gen: v.gen.Load()}
-	name := m.Address.Topic
-	switch m.Address.Exchange {
+	name := to.Topic
+	switch to.Exchange {
 	case DefaultExchange:
 		ref := v.queues[name]
 		if ref == nil {
@@ -184,15 +185,15 @@ func (v *vhost) route(m *Message, rec *Recorder) (*routes, error) {
 	case StreamExchange:
 		return nil, NotYet("streams")
 	}
-	x := v.exchanges[m.Address.Exchange]
+	x := v.exchanges[to.Exchange]
 	if x == nil {
-		return nil, noExchange(m.Address.Exchange)
+		return nil, noExchange(to.Exchange)
 	}
-	if err := x.refusesPublish(&m.Address); err != nil {
+	if err := x.refusesPublish(to); err != nil {
 		return nil, err
 	}
 	r.exchange, r.anyKey = x, true
-	w := walk{vhost: v, message: m, to: r, rec: rec}
+	w := walk{vhost: v, message: m, key: to.Topic, to: r, rec: rec}
 	w.visit(x)
 	return r, nil
 }
@@ -201,6 +202,7 @@ func (v *vhost) route(m *Message, rec *Recorder) (*routes, error) {
 type walk struct {
 	vhost   *vhost
 	message *Message
+	key     string
 	to      *routes
 	rec     *Recorder
 	seen    []*exchange
@@ -216,7 +218,7 @@ func (w *walk) visit(x *exchange) {
 	w.to.asked = w.to.asked || x.spec.Kind == HeadersKind
 	w.to.anyKey = w.to.anyKey && !x.keyed()
 	from := len(w.found)
-	w.found = x.match(w.message, w.message.Address.Topic, w.found)
+	w.found = x.match(w.message, w.key, w.found)
 	found := w.found[from:]
 	w.rec.met(x, w.message, found)
 	if len(found) == 0 {

@@ -264,7 +264,7 @@ func (s *Session) routes(m *Message) (*routes, error) {
 			return r, nil
 		}
 	}
-	r, err := s.vhost.route(m, nil)
+	r, err := s.vhost.route(&m.Address, m, nil)
 	if err != nil || r.gen != s.gen {
 		return r, err
 	}
