@@ -339,8 +339,10 @@ func (h *handler) pointBound(s *subscription, p place, w *wanted) error {
 			return err
 		}
 	}
+	if len(w.arguments) > 0 || h.mustExist(w.queue) != nil { // one that is there keeps its settings
+		s.made = append(s.made, core.Change{Do: core.Declare, Queue: spec})
+	}
 	s.made = append(s.made,
-		core.Change{Do: core.Declare, Queue: spec},
 		core.Change{Do: core.Declare, Binding: &core.BindingSpec{
 			Queue: w.queue, Source: p.at, Args: s.spec.Args, Match: s.spec.Match, NoLocal: s.spec.NoLocal,
 		}})
