@@ -31,6 +31,7 @@ type Config struct {
 	Line        line.Options
 	HTTP        HTTP
 	Limits      core.Limits // of one session
+	Topology    core.TopologyLimits
 	Store       Store
 	VHosts      map[string]VHost `key:"vhosts"`
 	Log         Log
@@ -46,6 +47,8 @@ type Config struct {
 type Listener struct {
 	Address   string   // host:port; "off": it does not listen
 	Protocols []string // which it serves, told apart by their first bytes; empty: all, its namesake first
+
+	VHost string `key:"vhost"` // of who names none; empty: /
 
 	MaxConnections int // open at a time; 0: only the limit of all together
 

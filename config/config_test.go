@@ -88,6 +88,36 @@ vhosts:
 				Bindings: []Binding{{Queue: "readings", Source: "t/plant/+/temp", Only: core.Durable}},
 			}}
 		}},
+		{"exchanges, and what is bound to them", `
+topology: {exchanges: 10}
+vhosts:
+  /:
+    exchanges:
+      - {name: jobs, kind: direct, alternate: x/rest}
+      - {name: rest, kind: fanout, internal: true, transient: true, auto_delete: true}
+    queues: [{name: a}]
+    bindings:
+      - {queue: a, source: x/rest}
+      - {exchange: rest, source: x/jobs/red}
+      - queue: a
+        source: x/amq.headers
+        match: any
+        args: {kind: pdf, urgent: ""}
+`, func(c *Config) {
+			c.Topology.Exchanges = 10
+			c.VHosts = map[string]VHost{"/": {
+				Exchanges: []core.ExchangeSpec{
+					{Name: "jobs", Kind: core.DirectKind, Alternate: "x/rest"},
+					{Name: "rest", Kind: core.FanoutKind, Internal: true, Transient: true, AutoDelete: true},
+				},
+				Queues: []core.QueueSpec{{Name: "a"}},
+				Bindings: []Binding{
+					{Queue: "a", Source: "x/rest"},
+					{Exchange: "rest", Source: "x/jobs/red"},
+					{Queue: "a", Source: "x/amq.headers", Match: core.MatchAny, Args: map[string]string{"kind": "pdf", "urgent": ""}},
+				},
+			}}
+		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.sentence, func(t *testing.T) {

@@ -40,6 +40,7 @@ var words = map[reflect.Type][]string{
 	reflect.TypeFor[core.Class]():        {"fsync", "async", "memory"},
 	reflect.TypeFor[core.Overflow]():     {"reject", "drop_oldest", "dead_letter"},
 	reflect.TypeFor[core.ExchangeKind](): {"topic", "direct", "fanout", "headers"},
+	reflect.TypeFor[core.Match]():        {"all", "any", "all-with-x", "any-with-x"},
 	reflect.TypeFor[core.Only]():         {"all", "transient", "durable"},
 }
 

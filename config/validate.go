@@ -35,6 +35,9 @@ func (c *Config) check() Faults {
 	k := &checker{file: c.file, where: c.where}
 	for _, name := range slices.Sorted(maps.Keys(c.Listeners)) {
 		k.listener("listeners."+name, c.Listeners[name])
+		if v := c.Listeners[name].VHost; v != "" && v != "/" && !slices.Contains(slices.Collect(maps.Keys(c.VHosts)), v) {
+			k.fault("listeners."+name+".vhost", "%q is no virtual host: declare it under vhosts", v)
+		}
 	}
 	k.room("connections", c.Connections.Validate())
 	k.room("mqtt", c.MQTT.Validate())
@@ -43,6 +46,9 @@ func (c *Config) check() Faults {
 	k.address("http.address", c.HTTP.Address)
 	if l := c.Limits; l.Unanswered < 0 || l.Subscriptions < 0 || l.LiveMessages < 0 || l.LiveBytes < 0 {
 		k.fault("limits", "a limit below 0: leave it out for its default")
+	}
+	if l := c.Topology; l.Exchanges < 0 || l.Bindings < 0 || l.HeaderBindings < 0 || l.Arguments < 0 {
+		k.fault("topology", "a limit below 0: leave it out for its default")
 	}
 	k.oneOf("store.driver", c.Store.Driver, "badger", "memory")
 	if c.Store.Driver == "badger" && c.Store.Dir == "" {
@@ -128,6 +134,7 @@ func (c *checker) vhost(path, name string, v VHost) {
 	for i, x := range v.Exchanges {
 		exchanges = c.name(fmt.Sprintf("%s.exchanges[%d].name", path, i), x.Name, core.CheckName(x.Name), exchanges)
 	}
+	exchanges = append(exchanges, core.TopicExchange, core.DirectExchange, core.FanoutExchange, core.HeadersExchange)
 	for i, q := range v.Queues {
 		at := fmt.Sprintf("%s.queues[%d]", path, i)
 		queues = c.name(at+".name", q.Name, core.CheckTopic(q.Name), queues)
@@ -140,7 +147,10 @@ func (c *checker) vhost(path, name string, v VHost) {
 		}
 	}
 	for i, b := range v.Bindings {
-		c.binding(fmt.Sprintf("%s.bindings[%d]", path, i), name, b, queues)
+		c.binding(fmt.Sprintf("%s.bindings[%d]", path, i), name, b, queues, exchanges)
+	}
+	for i, x := range v.Exchanges {
+		c.alternate(fmt.Sprintf("%s.exchanges[%d].alternate", path, i), name, x.Alternate, queues, exchanges)
 	}
 }
 
@@ -158,9 +168,14 @@ func (c *checker) name(path, name string, err error, taken []string) []string {
 	return append(taken, name)
 }
 
-func (c *checker) binding(path, vhost string, b Binding, queues []string) {
-	if !slices.Contains(queues, b.Queue) {
+func (c *checker) binding(path, vhost string, b Binding, queues, exchanges []string) {
+	switch {
+	case (b.Queue == "") == (b.Exchange == ""):
+		c.fault(path, "a binding has one target: queue or exchange")
+	case b.Queue != "" && !slices.Contains(queues, b.Queue):
 		c.fault(path+".queue", "%q is no queue of this virtual host: declare it under queues", b.Queue)
+	case b.Exchange != "" && !slices.Contains(exchanges, b.Exchange):
+		c.fault(path+".exchange", "%q is no exchange of this virtual host: declare it under exchanges", b.Exchange)
 	}
 	source, err := core.ParseAddress(vhost, b.Source)
 	switch {
@@ -168,10 +183,27 @@ func (c *checker) binding(path, vhost string, b Binding, queues []string) {
 		c.err(path+".source", err)
 	case source.Exchange == core.DefaultExchange:
 		c.fault(path+".source", "%s: a queue's own address takes no bindings; bind to a topic such as t/plant/+/temp", b.Source)
-	case source.Exchange == core.TopicExchange:
+	case !slices.Contains(exchanges, source.Exchange):
+		c.fault(path+".source", "%s: %q is no exchange of this virtual host: declare it under exchanges", b.Source, source.Exchange)
+	case source.Exchange == core.TopicExchange && source.Topic != "":
 		if fault := topic.Fault(source.Topic, true); fault != "" {
 			c.fault(path+".source", "%s: %s", b.Source, fault)
 		}
+	}
+}
+
+func (c *checker) alternate(path, vhost, text string, queues, exchanges []string) {
+	if text == "" {
+		return
+	}
+	a, err := core.ParseAddress(vhost, text)
+	switch {
+	case err != nil:
+		c.err(path, err)
+	case a.Topic == "" && !slices.Contains(exchanges, a.Exchange):
+		c.fault(path, "%q is no exchange of this virtual host: declare it under exchanges", a.Exchange)
+	case a.Topic != "" && a.Exchange == core.DefaultExchange && !slices.Contains(queues, a.Topic):
+		c.fault(path, "%q is no queue of this virtual host: declare it under queues", a.Topic)
 	}
 }
 

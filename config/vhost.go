@@ -1,6 +1,9 @@
 package config
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/godwitmq/godwit/core"
 )
 
@@ -12,11 +15,28 @@ type VHost struct {
 	Streams   notYet
 }
 
-// A Binding makes a queue a target of what an address gets.
+// A Binding makes a queue or an exchange a target of what an address gets.
 type Binding struct {
-	Queue  string    // one of the queues above
-	Source string    // the text form of an address: t/plant/+/temp, x/logs/key
-	Only   core.Only // all, transient, durable
+	Queue    string            // one of the queues above, or
+	Exchange string            // one of the exchanges above, or a predeclared one
+	Source   string            // the text form of an address: t/plant/+/temp, x/logs/key, x/news
+	Match    core.Match        // of a headers exchange: all, any, all-with-x, any-with-x
+	Args     map[string]string // of a headers exchange: what headers a message has; empty: any value
+	Only     core.Only         // all, transient, durable
+}
+
+// Spec is the binding as core knows it, in the virtual host of that name. It
+// must have been validated.
+func (b *Binding) Spec(vhost string) (*core.BindingSpec, error) {
+	source, err := core.ParseAddress(vhost, b.Source)
+	if err != nil {
+		return nil, err
+	}
+	spec := &core.BindingSpec{Queue: b.Queue, Exchange: b.Exchange, Source: source, Match: b.Match, Only: b.Only}
+	for _, name := range slices.Sorted(maps.Keys(b.Args)) {
+		spec.Args = append(spec.Args, core.Header{Name: name, Value: b.Args[name]})
+	}
+	return spec, nil
 }
 
 // Changes declares it all in the virtual host of that name: the file is the
@@ -30,12 +50,12 @@ func (v VHost) Changes(name string) ([]core.Change, error) {
 	for i := range v.Queues {
 		out = append(out, core.Change{Do: core.Alter, Queue: &v.Queues[i]})
 	}
-	for _, b := range v.Bindings {
-		source, err := core.ParseAddress(name, b.Source)
+	for i := range v.Bindings {
+		spec, err := v.Bindings[i].Spec(name)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, core.Change{Do: core.Alter, Binding: &core.BindingSpec{Queue: b.Queue, Source: source, Only: b.Only}})
+		out = append(out, core.Change{Do: core.Alter, Binding: spec})
 	}
 	return out, nil
 }

@@ -20,6 +20,7 @@ var ladder = []string{
 	"message.go",     // what travels
 	"errors.go",      // what can go wrong, and why a message ended
 	"spec.go",        // what an operator declares
+	"settings.go",    // a declaration in everybody's words
 	"verbs.go",       // what the verbs of a session take and give
 	"guard.go",       // who may do what
 	"store.go",       // what must survive
@@ -30,12 +31,15 @@ var ladder = []string{
 	"queue.go",       // who gets it next
 	"retained.go",    // the last value of an address
 	"listener.go",    // who gets it now
+	"matcher.go",     // how an exchange picks
 	"exchange.go",    // who wants it
 	"pipeline.go",    // what happens on the way
 	"explain.go",     // the same way walked with the recorder on
+	"record.go",      // what core writes down: tables and keys
 	"shard.go",       // who owns the queues: the state
 	"commit.go",      // how a turn reaches the disk
-	"declare.go",     // queues, bindings and exchanges come and go
+	"topology.go",    // exchanges and bindings come and go
+	"declare.go",     // queues come and go
 	"reading.go",     // messages go out
 	"lodging.go",     // sessions come, are parked and end
 	"intake.go",      // messages come in

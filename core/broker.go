@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +21,8 @@ type Options struct {
 	Limits Limits
 	VHosts []string // virtual hosts beside "/" and those that the store holds
 	Manual bool     // no goroutines: Step runs the shards (simulation)
+
+	Topology TopologyLimits
 
 	NoAutoCreate bool  // an unknown queue is 404, not declared
 	Fates        int   // ends kept for explain, a shard; 0: 65,536
@@ -37,6 +41,7 @@ type Broker struct {
 	pipe    atomic.Pointer[pipeline]
 	live    journal // ends outside of shards: live readers, nobody
 	names   atomic.Uint64
+	bounds  bounds // of every virtual host
 	gate    gate
 	closed  atomic.Bool
 	fatal   chan struct{}
@@ -69,6 +74,7 @@ func (b *Broker) setDefaults() {
 	}
 	o.Limits = o.Limits.or(Limits{Unanswered: 1024, Subscriptions: 1024, LiveMessages: 10_000, LiveBytes: 8 << 20})
 	b.live.size = o.Fates
+	b.bounds.limits = o.Topology.orDefault()
 }
 
 // or fills in what is not set.
@@ -95,6 +101,7 @@ func (b *Broker) newShard(i int, p Partition) *shard {
 		autoCreate: !b.options.NoAutoCreate,
 		places:     make(map[uint64]*queue),
 		vhost:      b.vhost,
+		vhostNames: b.vhostNames,
 		retained:   make(map[string]*retained),
 		bindings:   make(map[*queueRef]map[*binding]bool),
 		reading:    make(map[*Outbox][]*queue),
@@ -132,9 +139,15 @@ func (b *Broker) vhostAt(name string, shard int) *vhost {
 	if v := b.vhosts[name]; v != nil {
 		return v
 	}
-	v := newVHost(name, shard)
+	v := newVHost(name, shard, &b.bounds)
 	b.vhosts[name] = v
 	return v
+}
+
+func (b *Broker) vhostNames() []string {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return slices.Sorted(maps.Keys(b.vhosts))
 }
 
 // Now is the broker's clock.
@@ -246,7 +259,7 @@ func (b *Broker) Pipe(stage Stage, admit func(*Publication) bool) {
 // stage is in the way.
 func (b *Broker) routeAndSend(p *Publication) {
 	m := p.message
-	way, err := b.vhost(m.Address.VHost).route(m.Address.Exchange, m.Address.Topic)
+	way, err := b.vhost(m.Address.VHost).route(&m.Address, m, nil)
 	if err == nil {
 		if e := refusal(way, m); e != nil {
 			err = e
@@ -312,7 +325,13 @@ func (b *Broker) send(p *Publication, way *routes) {
 // deliverLive gives m to the live readers. One whose outbox is full misses it:
 // counted, and kept in the journal.
 func (b *Broker) deliverLive(way *routes, m *Message, from *Outbox) {
+	for _, x := range way.diverted {
+		x.diverted.Add(1)
+	}
 	if way.targets() == 0 {
+		if way.exchange != nil {
+			way.exchange.unrouted.Add(1)
+		}
 		b.live.record(Fate{At: m.Arrived, Reason: ReasonNoTarget, Address: m.Address})
 		return
 	}
@@ -365,7 +384,7 @@ func (b *Broker) Explain(id Identity, m *Message) *Recorder {
 		rec.add("guard", id.User, "may not publish there")
 		return rec
 	}
-	way, err := b.vhost(m.Address.VHost).route(m.Address.Exchange, m.Address.Topic)
+	way, err := b.vhost(m.Address.VHost).route(&m.Address, m, rec)
 	if err != nil {
 		rec.add("refused", AsError(err).Code.Name(), err.Error())
 		return rec

@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -227,4 +228,103 @@ func BenchmarkQueue(b *testing.B) {
 			}
 		}
 	}
+}
+
+// Bindings come and go while publishers publish. What was published while the
+// binding was in force is in the queue, once; what was published while it was
+// not is not there. What overlaps a change may be either.
+//
+// mission: S7
+func TestBindAndUnbindUnderLoad(t *testing.T) {
+	b := newBroker(t)
+	admin, reader := newPeer(t, b, core.SessionSpec{}), newPeer(t, b, core.SessionSpec{})
+	apply := func(c core.Change) {
+		admin.Apply([]core.Change{c}, 2)
+		admin.each(t, func(e core.Event) bool {
+			if e.Token == 2 && e.Err != nil {
+				t.Error(e.Err)
+			}
+			return e.Token != 2
+		})
+	}
+	apply(queueNamed("q"))
+	apply(exchangeNamed("x", core.FanoutKind))
+	// By four: unbound, binding, bound, unbinding.
+	var phase, done atomic.Int64
+	some := func() { // publishes go on meanwhile
+		for until := done.Load() + 10; done.Load() < until; {
+			runtime.Gosched()
+		}
+	}
+	stop := make(chan struct{})
+	type span struct{ before, after int64 }
+	const publishers = 3
+	sent := make([]map[string]span, publishers)
+	var all sync.WaitGroup
+	for i := range publishers {
+		sent[i] = make(map[string]span)
+		p := newPeer(t, b, core.SessionSpec{Unanswered: 100})
+		p.each(t, func(e core.Event) bool { return e.Kind != core.Confirmed })
+		all.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				body := fmt.Sprint(i, "/", n)
+				before := phase.Load()
+				if err := p.Publish(message(exchangeOf("x", "k"), 1, body), uint64(n+10)); err != nil {
+					t.Error(err)
+					return
+				}
+				p.each(t, func(e core.Event) bool { return e.Kind != core.Confirmed })
+				sent[i][body] = span{before, phase.Load()}
+				done.Add(1)
+			}
+		})
+	}
+	// Phases by four: unbound, binding, bound, unbinding.
+	bind := boundTo("q", exchangeOf("x", ""))
+	for range 50 {
+		phase.Add(1)
+		bind.Do = core.Declare
+		apply(bind)
+		phase.Add(1)
+		some()
+		phase.Add(1)
+		bind.Do = core.Remove
+		apply(bind)
+		phase.Add(1)
+		some()
+	}
+	close(stop)
+	all.Wait()
+	got := make(map[string]int)
+	reader.Consume(core.Sub{ID: 1, Where: queueOf("q"), Credit: core.Credit{Messages: 1 << 30}}, 2)
+	reader.Pull(1, core.Credit{Messages: 1 << 30}, time.Time{})
+	reader.each(t, func(e core.Event) bool {
+		if e.Kind == core.Delivered {
+			got[string(e.Message.Body)]++
+			reader.Ack(e.Tag)
+		}
+		return e.Kind != core.Drained
+	})
+	sure := 0
+	for i := range sent {
+		for body, s := range sent[i] {
+			switch {
+			case got[body] > 1:
+				t.Errorf("%s came %d times", body, got[body])
+			case s.before != s.after:
+			case s.before%4 == 0 && got[body] != 0:
+				t.Errorf("%s came, published while nothing was bound (phase %d)", body, s.before)
+			case s.before%4 == 2 && got[body] != 1:
+				t.Errorf("%s did not come, published while the queue was bound (phase %d)", body, s.before)
+			default:
+				sure++
+			}
+		}
+	}
+	t.Logf("%d messages in the queue, %d decided", len(got), sure)
 }

@@ -1,45 +1,15 @@
 package core
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
 )
 
-// Tables of records, core's own numbering. Never renumber.
-const (
-	tableMeta       Table = 1 // "log": the shard log's id; "vhost/<name>": home here
-	tableExchanges  Table = 2 // vhost, name => exchangeRecord
-	tableQueues     Table = 3 // vhost, name => queueRecord
-	tableBindings   Table = 4 // vhost, exchange, filter, queue => bindingRecord
-	tableSessions   Table = 5 // vhost, key => sessionRecord
-	tableNotes      Table = 6 // vhost, key, note => value
-	tableRetained   Table = 7 // vhost, topic => message
-	tableDeliveries Table = 8 // cursor => newest offset that may have been delivered
-)
-
-// joinKey makes a record's key. Parts hold no NUL: CheckName and CheckTopic
-// refuse it. The last part may be any octets.
-func joinKey(parts ...string) []byte { return []byte(strings.Join(parts, "\x00")) }
-
 type queueRecord struct {
 	Spec   QueueSpec
 	Cursor uint64 // 0: class memory, never stored
 	Owner  string `json:",omitempty"`
-}
-
-type bindingRecord struct {
-	Spec  BindingSpec
-	Owner string `json:",omitempty"`
-}
-
-func encodeRecord(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic("bug: " + err.Error())
-	}
-	return b
 }
 
 type applyRequest struct {
@@ -53,12 +23,10 @@ type applyRequest struct {
 // answered when it is on the disk.
 func (s *shard) stepApply(r *applyRequest) {
 	st := s.attached[r.out]
-	plan := &plan{shard: s, vhost: r.vhost, session: st, made: make(map[string]*QueueSpec)}
-	for i := range r.changes {
-		if err := plan.check(&r.changes[i]); err != nil {
-			r.out.put(Event{Kind: Confirmed, Token: r.token, Err: err})
-			return
-		}
+	plan := newPlan(s, r.vhost, st)
+	if err := plan.checkAll(r.changes); err != nil {
+		r.out.put(Event{Kind: Confirmed, Token: r.token, Err: err})
+		return
 	}
 	var n uint64
 	for i := range r.changes {
@@ -68,22 +36,15 @@ func (s *shard) stepApply(r *applyRequest) {
 	s.sealIfFull()
 }
 
-// A plan is changes that are checked all before the first is done.
-type plan struct {
-	shard   *shard
-	vhost   *vhost
-	session *sessionState
-	made    map[string]*QueueSpec // by name, as it will be; nil: removed
-}
-
-func (p *plan) queueSpec(name string) *QueueSpec {
-	if spec, ok := p.made[name]; ok {
-		return spec
+// checkAll checks every change, and then what they refer to: an alternate may
+// stand behind the exchange that names it.
+func (p *plan) checkAll(changes []Change) error {
+	for i := range changes {
+		if err := p.check(&changes[i]); err != nil {
+			return err
+		}
 	}
-	if ref := p.vhost.queue(name); ref != nil {
-		return &ref.queue.spec
-	}
-	return nil
+	return p.checkAlternates()
 }
 
 func (p *plan) check(c *Change) error {
@@ -94,6 +55,8 @@ func (p *plan) check(c *Change) error {
 		return p.checkBinding(c)
 	case c.Exchange != nil:
 		return p.checkExchange(c)
+	case c.VHost != nil:
+		return p.checkVHost(c)
 	case c.Stream != nil:
 		return NotYet("streams")
 	case c.Group != nil:
@@ -192,57 +155,6 @@ func difference(old, asked *QueueSpec) string {
 	return strings.Join(out, "; ")
 }
 
-func (p *plan) checkBinding(c *Change) error {
-	b := c.Binding
-	if c.Do == Purge {
-		return Errorf(CodeBadValue, "a binding cannot be purged")
-	}
-	if x := p.vhost.exchange(b.Source.Exchange); x == nil {
-		if b.Source.Exchange == DefaultExchange {
-			return Errorf(CodeDenied, "%s takes no bindings", DefaultExchange)
-		}
-		return noExchange(b.Source.Exchange)
-	}
-	if err := CheckTopic(b.Source.Topic); err != nil {
-		return err
-	}
-	if fault := filterFault(b.Source.Topic); fault != "" {
-		return Errorf(CodeSyntax, "filter %q: %s", b.Source.Topic, fault)
-	}
-	if p.queueSpec(b.Queue) == nil {
-		return Errorf(CodeNotFound, "no queue %q", b.Queue)
-	}
-	if c.Do == Remove && p.shard.bound(p.vhost, b) == nil {
-		return Errorf(CodeNotFound, "queue %q is not bound to %s", b.Queue, b.Source)
-	}
-	return nil
-}
-
-func (p *plan) checkExchange(c *Change) error {
-	x := c.Exchange
-	if err := CheckName(x.Name); err != nil {
-		return err
-	}
-	old := p.vhost.exchange(x.Name)
-	switch {
-	case x.Kind != TopicKind:
-		return NotYet("exchanges of a kind other than topic")
-	case x.Alternate != "":
-		return NotYet("alternate")
-	case c.Do == Remove && old == nil:
-		return Errorf(CodeNotFound, "no exchange %q", x.Name)
-	case c.Do == Remove && old.builtin:
-		return Errorf(CodeDenied, "exchange %q is predeclared and cannot be removed", x.Name)
-	case c.Do == Remove && p.vhost.bindings(old) > 0:
-		return Errorf(CodeConflict, "exchange %q has bindings or subscriptions", x.Name)
-	case c.Do == Purge:
-		return Errorf(CodeBadValue, "an exchange cannot be purged")
-	case old == nil && strings.HasPrefix(x.Name, "amq.") || strings.HasPrefix(x.Name, "$"):
-		return Errorf(CodeDenied, "names that begin with amq. or $ are the broker's: %q", x.Name)
-	}
-	return nil
-}
-
 // do makes a checked change and says how many messages went.
 func (p *plan) do(c *Change) uint64 {
 	s := p.shard
@@ -266,11 +178,13 @@ func (p *plan) do(c *Change) uint64 {
 			if b := s.bound(p.vhost, c.Binding); b != nil {
 				s.unbind(p.vhost, b)
 			}
-		} else if p.vhost.exchange(c.Binding.Source.Exchange) != nil {
+		} else {
 			s.bind(p.vhost, *c.Binding, p.session)
 		}
 	case c.Exchange != nil:
 		s.changeExchange(p.vhost, c)
+	case c.VHost != nil:
+		s.declareVHost(c.VHost.Name)
 	}
 	return 0
 }
@@ -322,6 +236,7 @@ func (s *shard) newQueue(v *vhost, spec QueueSpec, place uint64) *queue {
 	q := &queue{env: &s.env, spec: spec, vhost: v.name}
 	q.ref = &queueRef{name: spec.Name, shard: s.id, place: place, queue: q}
 	q.ref.reject.Store(spec.rejects())
+	q.ref.spec.Store(&spec)
 	s.places[place] = q
 	return q
 }
@@ -331,6 +246,7 @@ func (s *shard) alterQueue(v *vhost, ref *queueRef, spec QueueSpec) {
 	q.spec = spec
 	q.touch()
 	ref.reject.Store(spec.rejects())
+	ref.spec.Store(&spec)
 	v.changed()
 	if spec.Class != Memory {
 		s.turn.batch.Records = append(s.turn.batch.Records, Record{
@@ -370,95 +286,6 @@ func (s *shard) removeQueue(v *vhost, ref *queueRef, why Reason) uint64 {
 	ref.full.Store(false)                                            // routes that are older than the removal ask it still
 	q.ready, q.returned, q.inFlight, q.tail = deque{}, nil, nil, nil // a connection may remember the queue a while
 	return n
-}
-
-// bound finds the binding that a spec names, or nil.
-func (s *shard) bound(v *vhost, spec *BindingSpec) *binding {
-	for _, b := range v.bindingsAt(spec.Source) {
-		if b.queue != nil && b.queue.name == spec.Queue && b.spec.Owned == spec.Owned {
-			return b
-		}
-	}
-	return nil
-}
-
-// bind makes a queue a target. The same again replaces the old wish, and
-// nothing in between is missed.
-func (s *shard) bind(v *vhost, spec BindingSpec, st *sessionState) {
-	spec.Source.VHost = v.name
-	owner := ""
-	if st != nil {
-		owner = st.id
-	}
-	old := s.bound(v, &spec)
-	b := &binding{queue: v.queue(spec.Queue), only: spec.Only, noLocal: spec.NoLocal, owner: owner, spec: spec}
-	s.link(v, b, st)
-	if old != nil {
-		s.unlink(v, old)
-	}
-	if s.storesBinding(b, st) {
-		s.turn.batch.Records = append(s.turn.batch.Records, Record{
-			Table: tableBindings, Key: bindingKey(v, &spec), Value: encodeRecord(bindingRecord{spec, owner}),
-		})
-	}
-}
-
-// link puts a binding in force and with its queue and session.
-func (s *shard) link(v *vhost, b *binding, st *sessionState) {
-	v.bind(b.spec.Source.Exchange, b.spec.Source.Topic, b)
-	if s.bindings[b.queue] == nil {
-		s.bindings[b.queue] = make(map[*binding]bool)
-	}
-	s.bindings[b.queue][b] = true
-	if st != nil && b.spec.Owned {
-		st.bindings[b] = true
-	}
-}
-
-func (s *shard) unlink(v *vhost, b *binding) {
-	v.unbind(b.spec.Source.Exchange, b.spec.Source.Topic, b)
-	if delete(s.bindings[b.queue], b); len(s.bindings[b.queue]) == 0 {
-		delete(s.bindings, b.queue)
-	}
-	if st := s.sessions[b.owner]; st != nil {
-		delete(st.bindings, b)
-	}
-}
-
-// storesBinding says whether a binding outlives the process: its queue does,
-// and its owner if it has one.
-func (s *shard) storesBinding(b *binding, st *sessionState) bool {
-	if b.queue.queue.spec.Class == Memory {
-		return false
-	}
-	return !b.spec.Owned || (st != nil && st.durable())
-}
-
-// bindingKey tells a session's binding from an operator's of the same queue
-// and filter.
-func bindingKey(v *vhost, spec *BindingSpec) []byte {
-	if spec.Owned {
-		return joinKey(v.name, spec.Source.Exchange, spec.Source.Topic, spec.Queue, "owned")
-	}
-	return joinKey(v.name, spec.Source.Exchange, spec.Source.Topic, spec.Queue)
-}
-
-func (s *shard) unbind(v *vhost, b *binding) {
-	s.unlink(v, b)
-	if b.queue.queue.spec.Class != Memory {
-		s.turn.batch.Records = append(s.turn.batch.Records, Record{Table: tableBindings, Key: bindingKey(v, &b.spec)})
-	}
-}
-
-func (s *shard) changeExchange(v *vhost, c *Change) {
-	rec := Record{Table: tableExchanges, Key: joinKey(v.name, c.Exchange.Name)}
-	if c.Do == Remove {
-		v.removeExchange(c.Exchange.Name)
-	} else {
-		v.addExchange(*c.Exchange)
-		rec.Value = encodeRecord(*c.Exchange)
-	}
-	s.turn.batch.Records = append(s.turn.batch.Records, rec)
 }
 
 // Delivery marks. A queue's record says up to where messages may have been

@@ -117,6 +117,7 @@ func ExampleBroker_Explain() {
 	// Output:
 	// confirmed 1 <nil>
 	// confirmed 2 <nil>
+	// exchange amq.topic - topic: compares the key with filters
 	// binding t/plant/# - queue "hot" takes it
 	// queue hot - kept there until acknowledged
 }

@@ -1,26 +1,9 @@
 package core
 
-func (r *Recorder) add(what, name, text string) {
-	if r != nil {
-		r.Steps = append(r.Steps, Step{what, name, text})
-	}
-}
-
 // routed notes what a route came to.
 func (r *Recorder) routed(way *routes, m *Message, key string) {
 	if r == nil {
 		return
-	}
-	for _, b := range way.found {
-		if b.queue != nil {
-			text := "takes it"
-			if !b.takes(m, key) {
-				text = "does not take it: QoS or No Local"
-			}
-			r.add("binding", b.spec.Source.String(), "queue "+quote(b.queue.name)+" "+text)
-		} else {
-			r.add("listener", b.listener.client, "live, filter "+b.listener.filter)
-		}
 	}
 	for _, s := range way.shards {
 		for i := range s.targets {

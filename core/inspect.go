@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 // About is what a Query asks for.
@@ -13,11 +14,12 @@ type About uint8
 // What can be inspected.
 const (
 	Queues    About = iota // ready unacked bytes consumers
-	Bindings               // queue; the row's name is the source
-	Exchanges              // kind bindings
+	Bindings               // queue or exchange, and the options; the row's name is the source
+	Exchanges              // kind bindings unrouted diverted
 	Sessions               // user protocol remote connected
 	Fates                  // newest first: reason address place text
 	Counters               // value
+	VHosts                 // queues exchanges sessions
 )
 
 // A Query asks for a page of rows.
@@ -29,6 +31,10 @@ type Query struct {
 	After  string // go on behind this name
 	Limit  int    // 0: 1,000
 	Hidden bool   // with the broker's own ($...)
+
+	// Settings, of queues, exchanges and bindings: what declares them again,
+	// instead of figures; without what belongs to sessions.
+	Settings bool
 }
 
 // A Page is rows in order of name; Next is the After of the next page, or "".
@@ -43,9 +49,6 @@ type Row struct {
 	Fields []Field
 }
 
-// A Field is one figure.
-type Field struct{ Name, Value string }
-
 // Inspect lists what there is: paged, sorted, and no shard stops for it.
 func (b *Broker) Inspect(q Query) (Page, error) {
 	if q.Limit <= 0 {
@@ -53,6 +56,9 @@ func (b *Broker) Inspect(q Query) (Page, error) {
 	}
 	if q.VHost == "" {
 		q.VHost = "/"
+	}
+	if !b.HasVHost(q.VHost) {
+		return Page{}, Errorf(CodeNotFound, "no virtual host %q", q.VHost)
 	}
 	if q.About == Fates {
 		return Page{Rows: b.fateRows(q)}, nil
@@ -64,27 +70,54 @@ func (b *Broker) rows(q Query) []Row {
 	v := b.vhost(q.VHost)
 	switch q.About {
 	case Queues:
+		if q.Settings {
+			return v.queueSettings()
+		}
 		return v.queueRows()
 	case Bindings:
-		return v.bindingRows()
+		return v.bindingRows(q.Settings)
 	case Exchanges:
+		if q.Settings {
+			return v.exchangeSettings()
+		}
 		return v.exchangeRows()
 	case Sessions:
 		return v.sessionRows()
 	case Counters:
 		return b.counterRows()
+	case VHosts:
+		return b.vhostRows()
 	case Fates:
 	}
 	return nil
+}
+
+func (b *Broker) vhostRows() (rows []Row) {
+	for _, name := range b.vhostNames() {
+		v := b.vhost(name)
+		v.mu.RLock()
+		rows = append(rows, Row{name, []Field{
+			number("queues", int64(len(v.queues))),
+			number("exchanges", int64(len(v.exchanges)+1)), // the default one has no table
+			number("sessions", int64(len(v.sessions))),
+		}})
+		v.mu.RUnlock()
+	}
+	return rows
 }
 
 // page sorts, selects and cuts.
 func (q *Query) page(rows []Row) (p Page) {
 	rows = slices.DeleteFunc(rows, func(r Row) bool { return !q.takes(r.Name) })
 	slices.SortStableFunc(rows, func(a, b Row) int { return cmp.Compare(a.Name, b.Name) })
-	if len(rows) > q.Limit {
-		rows = rows[:q.Limit]
-		p.Next = rows[q.Limit-1].Name
+	if cut := q.Limit; len(rows) > cut {
+		for cut < len(rows) && rows[cut].Name == rows[cut-1].Name {
+			cut++ // rows of one name stay together: the next page begins behind the name
+		}
+		if cut < len(rows) {
+			p.Next = rows[cut-1].Name
+		}
+		rows = rows[:cut]
 	}
 	p.Rows = rows
 	return p
@@ -116,17 +149,46 @@ func (v *vhost) queueRows() (rows []Row) {
 	return rows
 }
 
-func (v *vhost) bindingRows() (rows []Row) {
+// queueSettings are the queues that are nobody's own.
+func (v *vhost) queueSettings() (rows []Row) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	for _, x := range v.exchanges {
-		for _, b := range x.table.All() {
-			if b.queue != nil {
-				rows = append(rows, Row{b.spec.Source.String(), []Field{{"queue", b.queue.name}}})
-			}
+	for name, ref := range v.queues {
+		if spec := ref.spec.Load(); spec != nil && !spec.Owned {
+			rows = append(rows, Row{name, spec.Settings()})
 		}
 	}
 	return rows
+}
+
+func (v *vhost) bindingRows(settings bool) (rows []Row) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for _, x := range v.exchanges {
+		for _, b := range x.all() {
+			if b.listener != nil || settings && (b.spec.Owned || ReservedName(b.spec.Queue)) {
+				continue
+			}
+			target := Field{"queue", b.spec.Queue}
+			if b.exchange != "" {
+				target = Field{"exchange", b.exchange}
+			}
+			rows = append(rows, Row{sourceName(&b.spec), append([]Field{target}, b.spec.Settings()...)})
+		}
+	}
+	slices.SortFunc(rows, func(a, b Row) int { // the sort by name is stable
+		return slices.CompareFunc(a.Fields, b.Fields, func(a, b Field) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Value, b.Value)) })
+	})
+	return rows
+}
+
+// sourceName is a binding's source; without a key it ends in a slash, so that
+// all bindings of an exchange begin alike.
+func sourceName(b *BindingSpec) string {
+	if b.Source.Topic == "" {
+		return b.Source.String() + "/"
+	}
+	return b.Source.String()
 }
 
 func (v *vhost) exchangeRows() (rows []Row) {
@@ -134,9 +196,38 @@ func (v *vhost) exchangeRows() (rows []Row) {
 	defer v.mu.RUnlock()
 	rows = append(rows, Row{DefaultExchange, []Field{{"kind", "default"}, number("bindings", 0)}})
 	for name, x := range v.exchanges {
-		rows = append(rows, Row{name, []Field{{"kind", "topic"}, number("bindings", int64(x.table.Len()))}})
+		rows = append(rows, Row{name, []Field{
+			{"kind", x.spec.Kind.String()},
+			number("bindings", int64(x.len())),
+			number("unrouted", x.unrouted.Load()), number("diverted", x.diverted.Load()),
+		}})
 	}
 	return rows
+}
+
+// exchangeSettings are the exchanges that somebody declared.
+func (v *vhost) exchangeSettings() (rows []Row) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for name, x := range v.exchanges {
+		if !x.builtin {
+			rows = append(rows, Row{name, x.spec.Settings()})
+		}
+	}
+	return rows
+}
+
+// Exchange is the spec of an exchange that can be bound to, and whether there
+// is one.
+func (b *Broker) Exchange(vhost, name string) (ExchangeSpec, bool) {
+	if !b.HasVHost(vhost) {
+		return ExchangeSpec{}, false
+	}
+	spec := b.vhost(vhost).exchangeSpec(name)
+	if spec == nil {
+		return ExchangeSpec{}, false
+	}
+	return *spec, true
 }
 
 func (v *vhost) sessionRows() (rows []Row) {
@@ -169,6 +260,17 @@ func (b *Broker) counterRows() (rows []Row) {
 			n += j.counts[r].Load()
 		}
 		rows = append(rows, Row{"ended_" + r.String(), []Field{number("value", n)}})
+	}
+	for _, refused := range []struct {
+		name string
+		n    *atomic.Int64
+	}{
+		{"refused_vhosts", &b.bounds.vhosts},
+		{"refused_exchanges", &b.bounds.exchanges},
+		{"refused_bindings", &b.bounds.bindings},
+		{"refused_arguments", &b.bounds.arguments},
+	} {
+		rows = append(rows, Row{refused.name, []Field{number("value", refused.n.Load())}})
 	}
 	return rows
 }

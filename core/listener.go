@@ -15,6 +15,14 @@ type listener struct {
 	noLocal bool
 	merge   bool
 	count   atomic.Uint64 // delivered, for Cancelled
+	over    atomic.Bool   // its exchange has gone
+}
+
+// end tells the reader that nothing more will come.
+func (l *listener) end(err *Error) {
+	if !l.over.Swap(true) {
+		l.out.put(Event{Kind: Cancelled, Sub: l.sub, N: l.count.Load(), Err: err})
+	}
 }
 
 // wants says whether the listener is meant by a message from there.

@@ -2,6 +2,7 @@ package core
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -306,6 +307,9 @@ func (l *loader) exchange(rec Record) error {
 	if err := json.Unmarshal(rec.Value, &spec); err != nil {
 		return err
 	}
+	if int(spec.Kind) >= len(exchangeKindNames) {
+		return fmt.Errorf("kind %d, this Godwit knows %d: start the one that wrote it", spec.Kind, len(exchangeKindNames))
+	}
 	vhost, _, _ := strings.Cut(string(rec.Key), "\x00")
 	l.vhosts(vhost).addExchange(spec)
 	return nil
@@ -346,15 +350,19 @@ func (l *loader) binding(rec Record) error {
 	}
 	vhost, _, _ := strings.Cut(string(rec.Key), "\x00")
 	v := l.vhosts(vhost)
-	ref := v.queue(r.Spec.Queue)
-	if ref == nil || v.exchange(r.Spec.Source.Exchange) == nil {
-		return nil // its queue went in the same batch
+	var ref *queueRef
+	if r.Spec.Queue != "" {
+		ref = v.queue(r.Spec.Queue)
+	}
+	if ref == nil && v.exchange(r.Spec.Exchange) == nil || v.exchange(r.Spec.Source.Exchange) == nil {
+		return nil // its target went in the same batch
 	}
 	if r.Spec.Owned && l.shard.sessions[r.Owner] == nil {
 		l.shard.turn.batch.Records = append(l.shard.turn.batch.Records, Record{Table: tableBindings, Key: rec.Key})
 		return nil
 	}
-	b := &binding{queue: ref, only: r.Spec.Only, noLocal: r.Spec.NoLocal, owner: r.Owner, spec: r.Spec}
+	b := newBinding(r.Spec)
+	b.queue, b.owner = ref, r.Owner
 	l.shard.link(v, b, l.shard.sessions[r.Owner])
 	return nil
 }

@@ -60,6 +60,8 @@ func (s *shard) step(c *command) {
 		s.stepCancel(c.x.(*consumer))
 	case cmdApply:
 		s.stepApply(c.x.(*applyRequest))
+	case cmdIdle:
+		s.stepIdle(c.x.(Address))
 	case cmdOpen:
 		s.stepOpen(c.x.(*openRequest))
 	case cmdClose:

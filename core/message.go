@@ -31,7 +31,8 @@ const (
 const DefaultPriority = 4
 
 // An Address says where a message is sent: a topic in an exchange of a virtual
-// host. None of the three is empty.
+// host. None of the three is empty, but for the topic where the exchange asks
+// for none: fanout and headers.
 type Address struct{ VHost, Exchange, Topic string }
 
 // A Header is one name and value a publisher attached to its message. Order
@@ -144,6 +145,11 @@ const (
 // that ParseAddress gives the same address back.
 func (a Address) String() string {
 	var b strings.Builder
+	if a.Topic == "" { // the exchange itself
+		b.WriteString("x/")
+		writeEncoded(&b, a.Exchange, true)
+		return b.String()
+	}
 	switch a.Exchange {
 	case TopicExchange:
 		b.WriteString("t/")
@@ -156,9 +162,6 @@ func (a Address) String() string {
 	default:
 		b.WriteString("x/")
 		writeEncoded(&b, a.Exchange, true)
-		if a.Topic == "" {
-			return b.String()
-		}
 		b.WriteByte('/')
 	}
 	writeEncoded(&b, a.Topic, false)

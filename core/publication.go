@@ -191,3 +191,9 @@ type Recorder struct{ Steps []Step }
 // A Step is one thing the message met: a binding, a queue, a listener, a stage,
 // a refusal.
 type Step struct{ What, Name, Text string }
+
+func (r *Recorder) add(what, name, text string) {
+	if r != nil {
+		r.Steps = append(r.Steps, Step{what, name, text})
+	}
+}

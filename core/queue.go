@@ -83,6 +83,7 @@ type queueRef struct {
 	queue  *queue      // its shard's
 	reject atomic.Bool // overflow=reject with a limit: routing asks full first
 	full   atomic.Bool
+	spec   atomic.Pointer[QueueSpec] // as it is now, for who inspects
 
 	depth, unacked, size, readers atomic.Int64
 }

@@ -28,7 +28,9 @@ type Session struct {
 	// The reader's: what topics came to, as of gen.
 	gen    uint64
 	topics map[string]*routes
-	others map[Address]*routes
+	memos  map[string]*memo // of other exchanges, by name
+	memo   *memo            // the one used last
+	known  int              // routes in memos and choices
 
 	mu      sync.Mutex
 	subs    map[uint32]*subscription
@@ -57,7 +59,7 @@ func (b *Broker) Open(id Identity, spec SessionSpec, token uint64, w Waker) *Ses
 	s := &Session{
 		broker: b, vhost: v, home: b.shards[v.shard].inbox, identity: id,
 		out: newOutbox(w, limits), limits: limits,
-		topics: make(map[string]*routes), others: make(map[Address]*routes),
+		topics: make(map[string]*routes), memos: make(map[string]*memo),
 		subs: make(map[uint32]*subscription),
 	}
 	key := spec.Key
@@ -113,7 +115,7 @@ func (s *Session) Publish(m *Message, token uint64) error {
 	if pipe := s.broker.pipe.Load(); pipe != nil {
 		return s.enter(pipe, m, token, answered)
 	}
-	way, err := s.routes(m.Address)
+	way, err := s.routes(m)
 	if err != nil {
 		return s.refuse(m, token, AsError(err))
 	}
@@ -229,31 +231,90 @@ func (s *Session) refuse(m *Message, token uint64, e *Error) error {
 	return nil
 }
 
-// routes is what an address comes to. Publishers repeat themselves: what was
+// A memo is what publishes to one exchange came to.
+type memo struct {
+	exchange string
+	any      *routes // whatever the key is
+	byKey    map[string]*routes
+}
+
+// maxKnown bounds what a session remembers of routes; beyond it the memory
+// starts anew.
+const maxKnown = 1024
+
+// routes is what a message comes to. Publishers repeat themselves: what was
 // matched holds until a binding, queue or subscription changes.
-func (s *Session) routes(a Address) (*routes, error) {
-	if gen := s.vhost.gen.Load(); gen != s.gen || len(s.topics)+len(s.others) > 1024 {
+func (s *Session) routes(m *Message) (*routes, error) {
+	if gen := s.vhost.gen.Load(); gen != s.gen || len(s.topics)+s.known > maxKnown {
 		clear(s.topics)
-		clear(s.others)
-		s.gen = gen
+		clear(s.memos)
+		s.memo, s.known, s.gen = nil, 0, gen
 	}
-	if a.Exchange == TopicExchange {
-		if r := s.topics[a.Topic]; r != nil {
+	var head *routes
+	if m.Address.Exchange == TopicExchange {
+		head = s.topics[m.Address.Topic]
+	} else {
+		head = s.remembered(&m.Address)
+	}
+	if head != nil {
+		if head.choice == nil {
+			return head, nil
+		}
+		if r := head.choice.way(m); r != nil {
 			return r, nil
 		}
-	} else if r := s.others[a]; r != nil {
-		return r, nil
 	}
-	r, err := s.vhost.route(a.Exchange, a.Topic)
+	r, err := s.vhost.route(&m.Address, m, nil)
 	if err != nil || r.gen != s.gen {
 		return r, err
 	}
-	if a.Exchange == TopicExchange {
-		s.topics[a.Topic] = r
-	} else {
-		s.others[a] = r
+	if head == nil && r.asked {
+		if r.choice, r.anyKey = s.vhost.choiceFrom(r, m); r.choice == nil {
+			return r, nil
+		}
+		r.choice.way(m)
+	}
+	if head == nil {
+		s.remember(&m.Address, r)
+		head = r
+	}
+	if head.choice != nil {
+		head.choice.learn(r)
+		s.known++
 	}
 	return r, nil
+}
+
+func (s *Session) remembered(a *Address) *routes {
+	m := s.memo
+	if m == nil || m.exchange != a.Exchange {
+		if m = s.memos[a.Exchange]; m == nil {
+			return nil
+		}
+		s.memo = m
+	}
+	if m.any != nil {
+		return m.any
+	}
+	return m.byKey[a.Topic]
+}
+
+func (s *Session) remember(a *Address, r *routes) {
+	if a.Exchange == TopicExchange {
+		s.topics[a.Topic] = r
+		return
+	}
+	s.known++
+	m := s.memos[a.Exchange]
+	if m == nil {
+		m = &memo{exchange: a.Exchange, byKey: make(map[string]*routes)}
+		s.memos[a.Exchange] = m
+	}
+	if r.anyKey {
+		m.any = r
+		return
+	}
+	m.byKey[a.Topic] = r
 }
 
 // Submit does all ops or none, durably, with one answer as Publish's. Without
@@ -333,7 +394,7 @@ func (s *Session) gather(sub *submission, op *Op) (*routes, *Error) {
 		if err := s.prepare(m); err != nil {
 			return nil, err
 		}
-		way, err := s.routes(m.Address)
+		way, err := s.routes(m)
 		if err != nil {
 			return nil, AsError(err)
 		}
@@ -450,14 +511,23 @@ func (s *Session) mayChange(c *Change) *Error {
 		if c.Do == Remove {
 			do = ActDeclare
 		}
+		if c.Binding.Exchange != "" {
+			if err := s.may(do, Address{VHost: s.vhost.name, Exchange: c.Binding.Exchange}); err != nil {
+				return err
+			}
+		}
 	case c.Exchange != nil:
 		where.Exchange = c.Exchange.Name
+	case c.VHost != nil:
+		do, where = ActManage, Address{VHost: c.VHost.Name}
 	}
 	return s.may(do, where)
 }
 
 // over says whether the broker has ended or refused the subscription.
-func (e *subscription) over() bool { return e.consumer != nil && e.consumer.over.Load() }
+func (e *subscription) over() bool {
+	return (e.consumer != nil && e.consumer.over.Load()) || (e.listener != nil && e.listener.over.Load())
+}
 
 // live is how many subscriptions there are; those that are over go when there
 // seem to be too many. s.mu is held.
@@ -515,9 +585,6 @@ func (s *Session) listen(sub *Sub) *Error {
 	if err := sub.unsupported(); err != nil {
 		return err
 	}
-	if fault := filterFault(sub.Where.Topic); fault != "" {
-		return Errorf(CodeSyntax, "filter %q: %s", sub.Where.Topic, fault)
-	}
 	if err := s.may(ActListen, sub.Where); err != nil {
 		return err
 	}
@@ -529,7 +596,7 @@ func (s *Session) listen(sub *Sub) *Error {
 	if err := s.add(sub.ID, entry); err != nil {
 		return err
 	}
-	b, err := s.vhost.listen(sub.Where, l)
+	b, err := s.vhost.listen(BindingSpec{Source: sub.Where, Args: sub.Args, Match: sub.Match}, l)
 	if err != nil {
 		s.take(sub.ID)
 		return AsError(err)
@@ -636,10 +703,18 @@ func (s *Session) Cancel(sub uint32) {
 	case e == nil:
 		s.out.put(Event{Kind: Cancelled, Sub: sub, Err: Errorf(CodeNotFound, "no subscription %d", sub)})
 	case e.listener != nil:
-		s.vhost.unlisten(e.where, e.listener, e.binding)
-		s.out.put(Event{Kind: Cancelled, Sub: sub, N: e.listener.count.Load()})
+		s.unlisten(e)
+		e.listener.end(nil)
 	default:
 		s.home.put(command{kind: cmdCancel, x: e.consumer})
+	}
+}
+
+// unlisten takes a live listener away; an exchange that goes with its last one
+// goes.
+func (s *Session) unlisten(e *subscription) {
+	if s.vhost.unlisten(e.where, e.listener, e.binding) {
+		s.home.put(command{kind: cmdIdle, x: e.where})
 	}
 }
 
@@ -689,7 +764,7 @@ func (s *Session) Close(c Closing) {
 	s.mu.Unlock()
 	for _, e := range subs {
 		if e.listener != nil {
-			s.vhost.unlisten(e.where, e.listener, e.binding)
+			s.unlisten(e)
 		}
 	}
 	for _, id := range replies {

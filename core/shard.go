@@ -34,14 +34,15 @@ type shard struct {
 	nextID     uint64
 	autoCreate bool
 
-	env      queueEnv
-	places   map[uint64]*queue
-	vhost    func(name string) *vhost
-	retained map[string]*retained
-	bindings map[*queueRef]map[*binding]bool
-	reading  map[*Outbox][]*queue
-	sessions map[string]*sessionState // by id
-	attached map[*Outbox]*sessionState
+	env        queueEnv
+	places     map[uint64]*queue
+	vhost      func(name string) *vhost
+	vhostNames func() []string
+	retained   map[string]*retained
+	bindings   map[*queueRef]map[*binding]bool
+	reading    map[*Outbox][]*queue
+	sessions   map[string]*sessionState // by id
+	attached   map[*Outbox]*sessionState
 
 	sets     map[string]RouteSetID // interned: members => id
 	setLife  int
@@ -205,6 +206,7 @@ const (
 	cmdPull
 	cmdCancel
 	cmdApply
+	cmdIdle
 	cmdOpen
 	cmdClose
 	cmdRecall

@@ -13,6 +13,19 @@ const (
 	Memory              // confirmed when routed, never stored
 )
 
+var classNames = [...]string{"fsync", "async", "memory"}
+
+// String is the class's name on every protocol and in the configuration.
+func (c Class) String() string { return word(classNames[:], int(c)) }
+
+// word is the name of an enumeration's value.
+func word(names []string, i int) string {
+	if i < len(names) {
+		return names[i]
+	}
+	return "unknown"
+}
+
 // Overflow is what a full queue does.
 type Overflow uint8
 
@@ -22,6 +35,11 @@ const (
 	DropOldest
 	DeadLetter
 )
+
+var overflowNames = [...]string{"reject", "drop_oldest", "dead_letter"}
+
+// String is the word that protocols and the configuration use.
+func (o Overflow) String() string { return word(overflowNames[:], int(o)) }
 
 // ExchangeKind is how an exchange matches.
 type ExchangeKind uint8
@@ -44,16 +62,49 @@ const (
 	Durable        // QoS 1 and 2
 )
 
+var onlyNames = [...]string{"all", "transient", "durable"}
+
+// String is the word that protocols and the configuration use.
+func (o Only) String() string { return word(onlyNames[:], int(o)) }
+
 // Takes says whether a message of that QoS is meant.
 func (o Only) Takes(qos uint8) bool {
 	return o == All || (o == Transient) == (qos == 0)
 }
 
-// An ExchangeSpec declares an exchange of the session's virtual host.
+var exchangeKindNames = [...]string{"topic", "direct", "fanout", "headers"}
+
+// String is the kind's name on every protocol and in the configuration.
+func (k ExchangeKind) String() string { return word(exchangeKindNames[:], int(k)) }
+
+// Match says how the arguments of a headers binding count. Arguments whose
+// names begin with x- count with the two of the last alone.
+type Match uint8
+
+// How arguments count.
+const (
+	MatchAll      Match = iota // each of them must be met; none: everything is
+	MatchAny                   // one is enough; none: nothing is
+	MatchAllWithX              // as all, the x- ones too
+	MatchAnyWithX              // as any, the x- ones too
+)
+
+var matchNames = [...]string{"all", "any", "all-with-x", "any-with-x"}
+
+// String is the word that protocols and the configuration use.
+func (m Match) String() string { return word(matchNames[:], int(m)) }
+
+// An ExchangeSpec declares an exchange of the session's virtual host. The zero
+// value of every field is its default.
 type ExchangeSpec struct {
-	Name      string
-	Kind      ExchangeKind
-	Alternate string // text address; "": none
+	Name string
+	Kind ExchangeKind
+	// Alternate is where goes what no binding here takes: the text address of
+	// an exchange, x/NAME, or of a queue, q/NAME. Empty: nowhere.
+	Alternate  string `json:",omitempty"`
+	Transient  bool   `json:",omitempty"` // gone after a restart, with its bindings
+	AutoDelete bool   `json:",omitempty"` // goes with its last binding or subscription
+	Internal   bool   `json:",omitempty"` // gets messages from other exchanges alone
 }
 
 // A QueueSpec declares a queue of the session's virtual host. The zero value
@@ -105,15 +156,59 @@ type GroupSpec struct {
 	Keyed        bool
 }
 
-// A BindingSpec makes a queue a target of what an exchange gets. Source,
-// Queue and Owned identify it: the same again replaces the rest.
+// A VHostSpec declares a virtual host, whichever one the session is in.
+type VHostSpec struct{ Name string }
+
+// A BindingSpec makes a queue or another exchange a target of what an exchange
+// gets. Source, target, arguments and Owned identify it: the same again
+// replaces the rest.
+//
+// What the Topic of Source means is the exchange's affair: a filter, an exact
+// key, or nothing at all where only arguments or nothing is asked. Empty is
+// all that the exchange gets; a direct one wants a key.
 type BindingSpec struct {
-	Queue   string  // the target
-	Source  Address // exchange and filter; VHost empty: the session's
-	Only    Only
-	NoLocal bool   // not what the owner's session key published
-	Data    []byte // the adapter's own, given back in Resumed.Bindings
-	Owned   bool   // goes when the session that declared it ends
+	Queue    string   `json:",omitempty"` // the target, or
+	Exchange string   `json:",omitempty"` // the target: it gets what Source gets, once
+	Source   Address  // exchange and key; VHost empty: the session's
+	Args     []Header `json:",omitempty"` // of a headers exchange; an empty value: any
+	Match    Match    `json:",omitempty"` // how Args count
+	Only     Only
+	NoLocal  bool   // not what the owner's session key published
+	Data     []byte // the adapter's own, given back in Resumed.Bindings
+	Owned    bool   // goes when the session that declared it ends
+}
+
+// Target is the text form of what is bound: q/orders, x/audit.
+func (b *BindingSpec) Target() string {
+	if b.Exchange != "" {
+		return Address{Exchange: b.Exchange}.String()
+	}
+	return Address{Exchange: DefaultExchange, Topic: b.Queue}.String()
+}
+
+// TopologyLimits bound virtual hosts and what one may hold of exchanges and
+// bindings.
+// Zero means the default.
+type TopologyLimits struct {
+	VHosts         int // 256
+	Exchanges      int // a virtual host; the predeclared ones do not count; 1,024
+	Bindings       int // of one exchange; those of sessions do not count; 100,000
+	HeaderBindings int // of one headers exchange, all of them: each message asks each; 1,024
+	Arguments      int // of one headers binding; 32
+}
+
+func (l TopologyLimits) orDefault() TopologyLimits {
+	set := func(n *int, or int) {
+		if *n == 0 {
+			*n = or
+		}
+	}
+	set(&l.VHosts, 256)
+	set(&l.Exchanges, 1024)
+	set(&l.Bindings, 100_000)
+	set(&l.HeaderBindings, 1024)
+	set(&l.Arguments, 32)
+	return l
 }
 
 // Do is what a Change does.
@@ -137,6 +232,7 @@ type Change struct {
 	Stream   *StreamSpec
 	Group    *GroupSpec
 	Binding  *BindingSpec
+	VHost    *VHostSpec
 }
 
 // ReservedName says whether a queue's name belongs to the broker: only who

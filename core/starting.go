@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // New opens the store and brings back what it holds.
@@ -79,6 +80,10 @@ func (b *Broker) openShard(i int) (s *shard, stored int, err error) {
 			s.log = LogID(binary.BigEndian.Uint64(rec.Value))
 		case string(keyShards):
 			stored, _ = strconv.Atoi(string(rec.Value))
+		default:
+			if err := b.loadVHost(rec); err != nil {
+				return nil, 0, err
+			}
 		}
 	}
 	if s.log == 0 {
@@ -93,6 +98,21 @@ func (b *Broker) openShard(i int) (s *shard, stored int, err error) {
 		}
 	}
 	return s, stored, l.load(ctx, p)
+}
+
+// loadVHost brings a virtual host back to the shard it lives in: its name may
+// hash to another by now.
+func (b *Broker) loadVHost(rec Record) error {
+	name, ok := strings.CutPrefix(string(rec.Key), metaVHost)
+	if !ok {
+		return nil
+	}
+	home, err := strconv.Atoi(string(rec.Value))
+	if err != nil {
+		return fmt.Errorf("read virtual host %q: %w", name, err)
+	}
+	b.vhostAt(name, home)
+	return nil
 }
 
 // load reads the tables, those first that others refer to.

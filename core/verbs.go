@@ -47,12 +47,14 @@ type Credit struct {
 
 // A Sub is a subscription.
 type Sub struct {
-	ID                  uint32  // the session's own number, not 0; events carry it
-	Where               Address // filter, queue or stream; VHost empty: the session's
-	Credit              Credit  // of Consume and Follow
-	Only                Only    // of Listen
-	NoLocal             bool    // not what this session key (or, without one, this session) published
-	Merge               bool    // of Listen
+	ID                  uint32   // the session's own number, not 0; events carry it
+	Where               Address  // filter, queue or stream; VHost empty: the session's
+	Credit              Credit   // of Consume and Follow
+	Only                Only     // of Listen
+	Args                []Header // of Listen at a headers exchange
+	Match               Match
+	NoLocal             bool // not what this session key (or, without one, this session) published
+	Merge               bool // of Listen
 	Lease               time.Duration
 	Priority            int
 	Group               string

@@ -84,6 +84,7 @@ var _ core.Waker = Link(nil)
 type Peer struct {
 	Remote      string // host:port; a path or "@" of a Unix socket; "pipe" inside the process
 	Listener    string // the name of the port that listens
+	VHost       string // its virtual host, for who names none; empty: the guard's choice
 	Subprotocol string // of a WebSocket
 	User        string // a TLS subject or the identity of an HTTP upgrade
 	Secure      bool   // TLS, or never left the machine

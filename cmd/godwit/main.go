@@ -2,6 +2,7 @@
 //
 //	godwit serve          runs the broker; serve.go wires the house, once
 //	godwit config check   says everything that is wrong with a configuration
+//	godwit topology       exports, compares and applies exchanges, queues and bindings
 //	godwit pub, sub, get  talk to a broker from a terminal
 //	godwit version
 package main

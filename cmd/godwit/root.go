@@ -18,7 +18,7 @@ func newRootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &exitError{2, fmt.Errorf("%w (godwit help %s)", err, c.Name())}
 	})
-	root.AddCommand(newServeCommand(), newPubCommand(), newSubCommand(), newGetCommand(), newConfigCommand(), newVersionCommand())
+	root.AddCommand(newServeCommand(), newPubCommand(), newSubCommand(), newGetCommand(), newConfigCommand(), newTopologyCommand(), newVersionCommand())
 	root.AddCommand(newTortureCommand(), newStoreCommand())
 	return root
 }

@@ -45,7 +45,7 @@ func serve(ctx context.Context, c *config.Config, out io.Writer, log *slog.Logge
 	}
 	built.add("store", store.Close)
 	state.store.Store(&store)
-	broker, err := core.New(core.Options{Store: store, Limits: c.Limits, Shards: c.Store.Shards, VHosts: vhostNames(c)})
+	broker, err := core.New(core.Options{Store: store, Limits: c.Limits, Topology: c.Topology, Shards: c.Store.Shards, VHosts: vhostNames(c)})
 	if err != nil {
 		return fmt.Errorf("open the broker: %w", err)
 	}
@@ -188,7 +188,7 @@ func openPorts(c *config.Config, b *core.Broker, log *slog.Logger, built *closer
 	})
 	var ports []port
 	for _, name := range c.Ports() {
-		lo := transport.ListenerOptions{Name: name, MaxConnections: c.Listeners[name].MaxConnections, Fallback: true}
+		lo := transport.ListenerOptions{Name: name, VHost: c.Listeners[name].VHost, MaxConnections: c.Listeners[name].MaxConnections, Fallback: true}
 		for _, p := range c.Serves(name) {
 			lo.Protocols = append(lo.Protocols, speaks[p])
 		}

@@ -97,6 +97,52 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// A listener has a virtual host for who names none; the same topic in another
+// never crosses. It is told in the configuration which there are.
+//
+// mission: S12
+func TestListenerPicksTheVHost(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "godwit.yaml")
+	text := "listeners: {east: {address: 127.0.0.1:0, vhost: east}}\nvhosts: {east: {queues: [{name: q}]}}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, t.TempDir(), "--store", "memory", "--config", file)
+	a, b := dial(t, p.at["east"]), dial(t, p.at["line"])
+	a.say("HELLO 1")
+	if got := a.hear(); !strings.Contains(got, " vhost=east ") {
+		t.Errorf("at the listener of east: %s", got)
+	}
+	b.say("HELLO 1")
+	if got := b.hear(); !strings.Contains(got, " vhost=/ ") {
+		t.Errorf("at another: %s", got)
+	}
+	mqtt := dial(t, p.at["east"])
+	if _, err := io.WriteString(mqtt, "\x10\x0d\x00\x04MQTT\x04\x02\x00\x1e\x00\x01a"); err != nil {
+		t.Fatal(err)
+	}
+	var connack [4]byte
+	if _, err := io.ReadFull(mqtt, connack[:]); err != nil {
+		t.Fatal(err)
+	}
+	a.say("SUB 1 t/t")
+	a.expect("OK sid=1")
+	b.say("SUB 1 t/t")
+	b.expect("OK sid=1")
+	if _, err := io.WriteString(mqtt, "\x30\x05\x00\x01thi"); err != nil {
+		t.Fatal(err)
+	}
+	a.expect("MSG 1 1 t/t ")
+	a.expect("hi")
+	stomp := dial(t, p.at["east"])
+	stomp.say("CONNECT\naccept-version:1.2\nhost:127.0.0.1\n\n\x00SEND\ndestination:/topic/t\n\nho\x00")
+	a.expect("MSG 1 2 t/t ")
+	a.expect("ho")
+	b.say("PING x")
+	b.expect("PONG x") // and nothing before it
+}
+
 // Each port serves all three protocols.
 func TestOnePortServesAll(t *testing.T) {
 	t.Parallel()
@@ -224,7 +270,7 @@ func TestReadiness(t *testing.T) {
 			t.Errorf("/healthz when %q: %q", tt.why, got)
 		}
 	}
-	if got := handle(t, h, "/metrics"); !strings.HasPrefix(got, "404") {
+	if got := handle(t, h, "/nothing"); !strings.HasPrefix(got, "404") {
 		t.Errorf("/metrics: %q, want 404", got)
 	}
 }

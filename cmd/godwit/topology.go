@@ -24,7 +24,7 @@ func declare(ctx context.Context, b *core.Broker, c *config.Config) error {
 // rehearse declares the same on a broker that forgets it, entry by entry, and
 // says everything that the real one would refuse.
 func rehearse(ctx context.Context, c *config.Config) error {
-	b, err := core.New(core.Options{Store: memory.New(memory.Options{}), Limits: c.Limits, VHosts: vhostNames(c)})
+	b, err := core.New(core.Options{Store: memory.New(memory.Options{}), Limits: c.Limits, Topology: c.Topology, VHosts: vhostNames(c)})
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func entry(c *core.Change) string {
 	case c.Queue != nil:
 		return "queue " + c.Queue.Name
 	case c.Binding != nil:
-		return "binding of " + c.Binding.Queue + " to " + c.Binding.Source.String()
+		return "binding of " + c.Binding.Target() + " to " + c.Binding.Source.String()
 	}
 	return "entry"
 }

@@ -77,8 +77,15 @@ var queues = []struct{ name, filter string }{
 	{"crash-mqtt", "t/crash/mqtt/#"},
 	{"crash-topic", "t/crash/stomp/#"},
 	{"crash-pid", "t/crash/line/#"},
-	{"crash-stomp", ""}, // published to by name
-	{"crash-line", ""},
+	{"crash-stomp", "x/crash-out"},
+	{"crash-line", ""}, // published to by name
+}
+
+// What a message to crash-stomp goes through: should any of it be missing after
+// a kill, then what is confirmed is missing too.
+var exchanges = []string{
+	"MK x/crash-in kind=direct", "MK x/crash-mid kind=headers", "MK x/crash-out kind=fanout",
+	"BIND x/crash-mid x/crash-in/k", "BIND x/crash-out x/crash-mid",
 }
 
 // cast makes publishers and consumers: each queue is read on another protocol
@@ -105,7 +112,7 @@ func (r *run) cast() {
 	}
 	qos1 := mqtt("mqtt-qos1", 1, repeat)
 	qos2 := mqtt("mqtt-qos2", 2, repeated)
-	queue := stomp("stomp-queue", "/queue/crash-stomp", repeat)
+	queue := stomp("stomp-queue", "/exchange/crash-in/k", repeat)
 	topic := stomp("stomp-topic", "/topic/crash/stomp/1", giveUp)
 	plain := line("line", "q/crash-line", "", giveUp)
 	pid := line("line-pid", "t/crash/line/1", "crash-producer", repeated)
@@ -135,6 +142,11 @@ func (r *run) setUp() error {
 		return err
 	}
 	defer end()
+	for _, say := range exchanges {
+		if _, err := w.ask(say); err != nil {
+			return err
+		}
+	}
 	for _, q := range queues {
 		if _, err := w.ask("MK q/" + q.name); err != nil {
 			return err

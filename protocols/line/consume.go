@@ -30,7 +30,9 @@ type subscription struct {
 	quiet   bool   // no END: a GET's handle that another took
 	recall  bool   // retained values are wanted
 	private string // the queue behind an acked live subscription
-	reply   bool   // it is a reply address
+	match   core.Match
+	args    []core.Header // of a headers exchange
+	reply   bool          // it is a reply address
 
 	credit  int64 // of SUB credit= and GET: granted and not used
 	refills bool  // window=: core gives credit back
@@ -100,6 +102,9 @@ func (h *handler) sub(r *request) error {
 		return err
 	}
 	s := &subscription{sid: sid, where: where, opening: true}
+	if s.match, s.args, err = arguments(r, subMatch); err != nil {
+		return err
+	}
 	if err := s.options(r); err != nil {
 		return err
 	}
@@ -116,7 +121,7 @@ func (h *handler) sub(r *request) error {
 
 // subReply makes a reply address and listens to it.
 func (h *handler) subReply(r *request, sid uint32) error {
-	if r.seen != 0 {
+	if r.seen != 0 || len(r.headers) > 0 {
 		return core.Errorf(core.CodeBadValue, "a reply address has no options: SUB sid r/new")
 	}
 	s := &subscription{sid: sid, opening: true, reply: true}
@@ -130,7 +135,7 @@ func (h *handler) subReply(r *request, sid uint32) error {
 
 // subscribe starts what stands behind a SUB; the answers do the rest.
 func (h *handler) subscribe(s *subscription, credit core.Credit, peek bool) {
-	sub := core.Sub{ID: s.id, Where: s.where, Credit: credit, Lease: s.lease, Peek: peek}
+	sub := core.Sub{ID: s.id, Where: s.where, Credit: credit, Lease: s.lease, Peek: peek, Args: s.args, Match: s.match}
 	switch {
 	case s.where.Exchange == core.DefaultExchange:
 		h.session.Consume(sub, h.hold(held{what: heldSub, sub: s}))
@@ -161,7 +166,7 @@ func (h *handler) subPrivate(s *subscription, sub core.Sub) {
 			Name: s.private, Class: core.Memory, Owned: true,
 			MaxMessages: privateMessages, MaxBytes: privateBytes, Overflow: core.DropOldest,
 		}},
-		{Binding: &core.BindingSpec{Queue: s.private, Source: s.where, Owned: true}},
+		{Binding: &core.BindingSpec{Queue: s.private, Source: s.where, Args: s.args, Match: s.match, Owned: true}},
 	}, token)
 }
 
@@ -182,8 +187,12 @@ func (s *subscription) options(r *request) error {
 		return core.NotYet("streams (s/...)")
 	case s.where.Exchange == core.ReplyExchange:
 		return core.Errorf(core.CodeBadValue, "a reply address is made by SUB sid r/new")
-	case s.where.Topic == "":
-		return core.Errorf(core.CodeBadValue, "an exchange needs a key to listen to: x/EXCHANGE/KEY")
+	case queue && s.where.Topic == "":
+		return core.Errorf(core.CodeBadValue, "%s has the queues by their names: SUB sid q/QUEUE", core.DefaultExchange)
+	case queue && (len(s.args) > 0 || r.has(subMatch)):
+		return core.Errorf(core.CodeBadValue, "match= and :name=value are for a headers exchange, x/")
+	case s.where.Exchange == core.TopicExchange && s.where.Topic == "":
+		s.where.Topic = "#"
 	}
 	if queue {
 		s.ack = ackManual

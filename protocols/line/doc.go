@@ -28,7 +28,7 @@
 //	n        = 1*19DIGIT                            ; <= 2^63-1
 //	sid      = 1*9DIGIT                             ; the client's number of a subscription; 0 = GET's
 //	dur      = n ( "ms" / "s" / "m" / "h" / "d" )   ; <= 366d
-//	dest     = "q/" name / "t/" topic / "x/" name ["/" key] / "s/" name / "r/" id   ; x/ without key: MK, RM, STAT, BIND's target
+//	dest     = "q/" name / "t/" topic / "x/" name ["/" key] / "s/" name / "r/" id / "v/" name   ; v/ is of MK and LS; x/ without key: the exchange itself, and where it asks for none
 //	seqs     = span *( "," span )                   ; <= 256 spans
 //	span     = n [ "-" n ]
 //
@@ -41,7 +41,7 @@
 //	settle   = "ACK" SP sid SP seqs [SP "id=" n]
 //	         / "NACK" SP sid SP seqs *( SP option ) / "TOUCH" SP sid SP seqs [SP "lease=" dur]
 //	manage   = "MK" SP dest *( SP option ) / "RM" SP dest *( SP option ) / "PURGE" SP dest
-//	         / "BIND" SP dest SP dest *( SP option ) / "UNBIND" SP dest SP dest
+//	         / "BIND" SP dest SP dest *( SP option ) / "UNBIND" SP dest SP dest *( SP option )
 //	         / "STAT" SP dest / "LS" [SP pattern] *( SP option ) / "INFO" / "EXPLAIN" SP dest *( SP option )
 //	pattern  = dest                                 ; a "*" at its end stands for anything: LS q/ord*
 //	text     = *( plain / "%" / SP / HTAB )          ; verbatim, nothing is decoded

@@ -195,7 +195,7 @@ func TestPayloadIsNeverRun(t *testing.T) {
 		{"no destination", "PUB %d", "ERR 400 no *"},
 		{"a bad destination", "PUB zz %d", "ERR 400 no *"},
 		{"wildcards", "PUB t/a/# %d", "ERR 406 no t/a/#: *"},
-		{"an exchange without key", "PUB x/amq.topic %d", "ERR 406 no x/amq.topic has no key*"},
+		{"an exchange without key", "PUB x/amq.topic id=9 %d", "ERR 400 no id=9 exchange \"amq.topic\" is topic and wants a key*"},
 		{"what is not built", "PUB s/a %d", "ERR 406 no streams*"},
 		{"what is not built, in a header", "PUB q/a qos=1 delay=5s %d", "ERR 406 no delay: not supported yet"},
 		{"retain of a queue", "PUB q/a retain %d", "ERR 406 no retain*"},
@@ -407,7 +407,20 @@ func TestManage(t *testing.T) {
 		{"MK t/a", "ERR 406 no MK wants*"},
 		{"MK x/logs", "OK"},
 		{"MK x/logs/key", "ERR 406 no an exchange is x/NAME*"},
-		{"MK x/logs kind=fanout", "ERR 406 no *"},
+		{"MK x/logs kind=fanout", "OK"},
+		{"MK x/logs kind=fanout\nMK x/logs kind=fanout\nMK x/logs", "OK\nOK\nERR 409 no declare exchange \"logs\": exists with other settings: kind is fanout, asked for topic"},
+		{"MK x/logs\nMK x/logs alter internal auto_delete", "OK\nOK"},
+		{"MK x/logs alternate=x/none", "ERR 404 no *"},
+		{"MK x/logs alternate=x/amq.fanout transient", "OK"},
+		{"MK x/logs kind=odd", "ERR 406 no *"},
+		{"MK x/amq.default", "ERR 403 no *"},
+		{"RM x/amq.default", "ERR 403 no *"},
+		{"MK v/south", "OK"},
+		{"MK v/south%20pole\nMK v/south%20pole\nLS v/so*", "OK\nOK\n: v/south%20pole queues=0 exchanges=5 sessions=0\nOK"},
+		{"MK v/", "ERR 400 no *"},
+		{"MK v/x kind=fanout", "ERR 406 no a virtual host has no options*"},
+		{"RM v/south", "ERR 406 no RM of a virtual host: not supported yet"},
+		{"STAT x/amq.default", ": x/amq.default kind=default bindings=0\nOK"},
 		{"MK x/amq.mine", "ERR 403 no *"},
 		{"MK q/a\nRM q/a", "OK\nOK"},
 		{"RM q/none", "ERR 404 no no queue \"none\""},
@@ -422,18 +435,26 @@ func TestManage(t *testing.T) {
 		{"MK q/r\nBIND q/r t/a/#/b", "OK\nOK"},
 		{"MK q/r\nBIND q/r t/a+/b", "OK\nERR 400 no *"},
 		{"MK q/r\nBIND q/r x/none/k", "OK\nERR 404 no *"},
-		{"MK q/r\nBIND q/r x/none", "OK\nERR 406 no a source is*"},
-		{"MK q/r\nBIND q/r q/a", "OK\nERR 403 no amq.default takes no bindings"},
-		{"BIND x/logs t/a", "ERR 406 no bindings of exchanges*"},
+		{"MK q/r\nBIND q/r x/none", "OK\nERR 404 no no exchange \"none\""},
+		{"MK q/r\nBIND q/r x/amq.direct", "OK\nERR 400 no exchange \"amq.direct\" is direct: it wants a key*"},
+		{"MK q/r\nBIND q/r x/amq.direct/a/#", "OK\nERR 406 no exchange \"amq.direct\" is direct and compares whole keys*"},
+		{"MK q/r\nBIND q/r x/amq.fanout", "OK\nOK"},
+		{"MK q/r\nBIND q/r x/amq.headers match=any :a=b :c=\nLS x/amq.headers/*", "OK\nOK\n: x/amq.headers/ queue=r match=any :a=b :c=\nOK"},
+		{"MK q/r\nBIND q/r x/amq.headers :a=b\nUNBIND q/r x/amq.headers", "OK\nOK\nERR 404 no q/r is not bound to x/amq.headers"},
+		{"MK q/r\nBIND q/r x/amq.headers :a=b\nUNBIND q/r x/amq.headers :a=b", "OK\nOK\nOK"},
+		{"MK q/r\nBIND q/r t/a match=any", "OK\nERR 406 no exchange \"amq.topic\" is topic: arguments are asked by a headers exchange alone"},
+		{"MK q/r\nBIND q/r q/a", "OK\nERR 403 no amq.default takes no bindings*"},
+		{"BIND x/logs t/a", "ERR 404 no no exchange \"logs\""},
+		{"BIND x/amq.fanout t/a\nUNBIND x/amq.fanout t/a", "OK\nOK"},
+		{"BIND x/amq.default t/a", "ERR 403 no *"},
 		{"BIND s/logs t/a", "ERR 406 no bindings of streams*"},
-		{"BIND q/a x/amq.headers/k :a=b", "ERR 406 no bindings by headers*"},
 		{"BIND q/a t/a sel=x", "ERR 406 no sel=*"},
 		{"STAT s/a", "ERR 406 no streams*"},
-		{"STAT x/amq.topic", ": x/amq.topic kind=topic bindings=0\nOK"},
+		{"STAT x/amq.topic", ": x/amq.topic kind=topic bindings=0 unrouted=0 diverted=0\nOK"},
 		{"STAT t/a", "ERR 406 no STAT wants*"},
 		{"STAT x/none", "ERR 404 no *"},
-		{"EXPLAIN t/a", ": nobody t/a *\nOK"},
-		{"MK q/r\nBIND q/r t/a\nEXPLAIN t/a :x=1", "OK\nOK\n: binding t/a queue \"r\" takes it\n: queue r kept there until acknowledged\nOK"},
+		{"EXPLAIN t/a", ": exchange amq.topic topic: compares the key with filters\n: nobody t/a *\nOK"},
+		{"MK q/r\nBIND q/r t/a\nEXPLAIN t/a :x=1", "OK\nOK\n: exchange amq.topic topic: compares the key with filters\n: binding t/a queue \"r\" takes it\n: queue r kept there until acknowledged\nOK"},
 		{"EXPLAIN t/a user=x", "ERR 406 no user=*"},
 	} {
 		t.Run(tt.say, func(t *testing.T) {
@@ -467,10 +488,14 @@ func TestList(t *testing.T) {
 	c.expect("LS q/b", ": q/b *\nOK")
 	c.expect("LS q/* after=q/b", ": q/c *\nOK")
 	c.expect("LS q/none*", "OK")
-	c.expect("LS x/l*", ": x/logs kind=topic bindings=1\nOK")
-	c.expect("LS x/amq.t*", ": x/amq.topic kind=topic bindings=1\nOK")
+	c.expect("LS x/l*", ": x/logs kind=topic bindings=1 unrouted=0 diverted=0\nOK")
+	c.expect("LS x/amq.t*", ": x/amq.topic kind=topic bindings=1 unrouted=0 diverted=0\nOK")
 	c.expect("LS t/plant*", ": t/plant/# queue=b\nOK")
 	c.expect("LS x/logs/*", ": x/logs/k queue=c\nOK")
+	c.expect("MK x/all kind=fanout alternate=x/logs internal\nMK q/d max_messages=10 lease=90s auto_delete\nBIND x/all x/logs/k", "OK\nOK\nOK")
+	c.expect("LS x/* settings", ": x/all kind=fanout alternate=x/logs internal\n: x/logs kind=topic\nOK")
+	c.expect("LS q/d settings", ": q/d max_messages=10 lease=90s auto_delete\nOK")
+	c.expect("LS x/logs/* settings", ": x/logs/k exchange=all\n: x/logs/k queue=c\nOK")
 	c.expect("LS s/*", "ERR 406 no streams*")
 	c.expect("LS z/*", "ERR 406 no a pattern is*")
 	for i := range 1100 {

@@ -17,6 +17,9 @@ func (h *handler) apply(what heldKind, changes ...core.Change) error {
 
 // mk declares a queue, an exchange or a stream.
 func (h *handler) mk(r *request) error {
+	if name, is, err := vhostName(r.arg(0)); is || err != nil {
+		return h.mkVHost(r, name, err)
+	}
 	where, err := h.named(r, 0)
 	if err != nil {
 		return err
@@ -25,10 +28,10 @@ func (h *handler) mk(r *request) error {
 	if r.has(mkAlter) {
 		c.Do = core.Alter
 	}
-	switch where.Exchange {
-	case core.DefaultExchange:
+	switch {
+	case isQueue(where):
 		c.Queue, err = queueSpec(where, r)
-	case core.StreamExchange:
+	case where.Exchange == core.StreamExchange:
 		c.Stream, err = streamSpec(where, r)
 	default:
 		c.Exchange, err = exchangeSpec(where, r)
@@ -37,6 +40,30 @@ func (h *handler) mk(r *request) error {
 		return err
 	}
 	return h.apply(heldApply, c)
+}
+
+// mkVHost declares a virtual host: v/NAME is a word of MK, RM and LS alone.
+func (h *handler) mkVHost(r *request, name string, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case r.seen != 0:
+		return core.Errorf(core.CodeBadValue, "a virtual host has no options: MK v/NAME")
+	}
+	return h.apply(heldApply, core.Change{Do: core.Declare, VHost: &core.VHostSpec{Name: name}})
+}
+
+// vhostName is the name in v/NAME, and whether it is one.
+func vhostName(text []byte) (name string, is bool, err error) {
+	rest, ok := bytes.CutPrefix(text, []byte("v/"))
+	if !ok {
+		return "", false, nil
+	}
+	decoded, e := unescape(rest)
+	if e != nil {
+		return "", true, e
+	}
+	return string(decoded), true, nil
 }
 
 // named reads an argument that names a thing: q/NAME, x/NAME or s/NAME, and
@@ -140,13 +167,19 @@ func streamSpec(where core.Address, r *request) (*core.StreamSpec, error) {
 func exchangeSpec(where core.Address, r *request) (*core.ExchangeSpec, error) {
 	alternate, err := r.addressText(mkAlternate)
 	return &core.ExchangeSpec{
-		Name:      where.Exchange,
-		Kind:      core.ExchangeKind(r.number(mkKind)),
-		Alternate: alternate,
+		Name:       where.Exchange,
+		Kind:       core.ExchangeKind(r.number(mkKind)),
+		Alternate:  alternate,
+		Transient:  r.has(mkTransient),
+		AutoDelete: r.has(mkAutoDelete),
+		Internal:   r.has(mkInternal),
 	}, err
 }
 
 func (h *handler) rm(r *request) error {
+	if _, is, _ := vhostName(r.arg(0)); is {
+		return core.NotYet("RM of a virtual host")
+	}
 	where, err := h.named(r, 0)
 	if err != nil {
 		return err
@@ -166,12 +199,15 @@ func (h *handler) purge(r *request) error {
 	return h.apply(heldPurge, c)
 }
 
+// isQueue tells q/NAME from x/amq.default, which is an exchange.
+func isQueue(a core.Address) bool { return a.Exchange == core.DefaultExchange && a.Topic != "" }
+
 // thing is a change of what an address names.
 func thing(where core.Address) core.Change {
-	switch where.Exchange {
-	case core.DefaultExchange:
+	switch {
+	case isQueue(where):
 		return core.Change{Queue: &core.QueueSpec{Name: where.Topic}}
-	case core.StreamExchange:
+	case where.Exchange == core.StreamExchange:
 		return core.Change{Stream: &core.StreamSpec{Name: where.Topic}}
 	}
 	return core.Change{Exchange: &core.ExchangeSpec{Name: where.Exchange}}
@@ -180,7 +216,8 @@ func thing(where core.Address) core.Change {
 func (h *handler) bind(r *request) error   { return h.binding(r, core.Declare) }
 func (h *handler) unbind(r *request) error { return h.binding(r, core.Remove) }
 
-// binding makes a queue a target of what an exchange gets, or no longer.
+// binding makes a queue or an exchange a target of what another exchange gets,
+// or no longer.
 func (h *handler) binding(r *request, do core.Do) error {
 	target, err := h.named(r, 0)
 	if err != nil {
@@ -191,18 +228,38 @@ func (h *handler) binding(r *request, do core.Do) error {
 		return err
 	}
 	switch {
-	case len(r.headers) > 0:
-		return core.NotYet("bindings by headers")
 	case target.Exchange == core.StreamExchange:
 		return core.NotYet("bindings of streams")
-	case target.Exchange != core.DefaultExchange:
-		return core.NotYet("bindings of exchanges to exchanges")
-	case source.Topic == "":
-		return core.Errorf(core.CodeBadValue, "a source is t/FILTER or x/EXCHANGE/KEY")
 	case source.Exchange == core.StreamExchange || source.Exchange == core.ReplyExchange:
-		return core.Errorf(core.CodeBadValue, "%s is no exchange: a source is t/FILTER or x/EXCHANGE/KEY", clip(r.arg(1)))
+		return core.Errorf(core.CodeBadValue, "%s is no exchange: a source is t/FILTER, x/EXCHANGE/KEY or x/EXCHANGE", clip(r.arg(1)))
 	}
-	return h.apply(heldApply, core.Change{Do: do, Binding: &core.BindingSpec{Queue: target.Topic, Source: source}})
+	b := &core.BindingSpec{Source: source}
+	if isQueue(target) {
+		b.Queue = target.Topic
+	} else {
+		b.Exchange = target.Exchange
+	}
+	match := bindMatch
+	if do == core.Remove {
+		match = unbindMatch
+	}
+	if b.Match, b.Args, err = arguments(r, match); err != nil {
+		return err
+	}
+	return h.apply(heldApply, core.Change{Do: do, Binding: b})
+}
+
+// arguments are what a headers exchange is asked for.
+func arguments(r *request, option int) (core.Match, []core.Header, error) {
+	var args []core.Header
+	for _, s := range r.headers {
+		a, err := header(r, s)
+		if err != nil {
+			return 0, nil, err
+		}
+		args = append(args, a)
+	}
+	return core.Match(r.number(option)), args, nil
 }
 
 // may asks for the right to look.
@@ -227,7 +284,7 @@ func (h *handler) stat(r *request) error {
 		return err
 	}
 	q := core.Query{About: core.Queues, VHost: where.VHost, Name: where.Topic, Hidden: true}
-	if where.Exchange != core.DefaultExchange {
+	if !isQueue(where) {
 		q.About, q.Name = core.Exchanges, where.Exchange
 	}
 	page, err := h.broker.Inspect(q)
@@ -250,6 +307,7 @@ func (h *handler) ls(r *request) error {
 	if err != nil {
 		return err
 	}
+	q.Settings = r.has(lsSettings)
 	if r.has(lsAfter) {
 		if q.After, err = after(r, q.About); err != nil {
 			return err
@@ -273,6 +331,9 @@ func after(r *request, about core.About) (string, error) {
 	}
 	if about == core.Bindings {
 		return text, nil
+	}
+	if about == core.VHosts {
+		return strings.TrimPrefix(text, "v/"), nil
 	}
 	a, e := core.ParseAddress("/", string(r.bytes(r.raw[lsAfter])))
 	switch {
@@ -316,6 +377,12 @@ func (h *handler) query(pattern []byte) (core.Query, error) {
 		return set(core.Exchanges, string(name)), nil
 	case 't':
 		return set(core.Bindings, text), nil
+	case 'v':
+		name, err := unescape(body[2:])
+		if err != nil {
+			return q, err
+		}
+		return set(core.VHosts, string(name)), nil
 	case 's':
 		return q, core.NotYet("streams (s/...)")
 	}
@@ -343,10 +410,9 @@ func rowName(about core.About, name string) string {
 	case core.Queues:
 		return core.Address{Exchange: core.DefaultExchange, Topic: name}.String()
 	case core.Exchanges:
-		if name == core.DefaultExchange || name == core.TopicExchange {
-			return "x/" + name // String would write q/ and t/
-		}
 		return core.Address{Exchange: name}.String()
+	case core.VHosts:
+		return string(appendEscaped([]byte("v/"), name, 0))
 	case core.Bindings, core.Sessions, core.Fates, core.Counters:
 	}
 	return name
@@ -357,12 +423,28 @@ func appendFields(out []byte, name string, fields []core.Field) []byte {
 	out = append(out, name...)
 	for _, f := range fields {
 		out = append(out, ' ')
-		out = append(out, f.Name...)
+		name, argument := strings.CutPrefix(f.Name, ":")
+		if argument { // named by a user
+			out = appendEscaped(append(out, ':'), name, '=')
+		} else {
+			out = append(out, f.Name...)
+		}
+		if f.Value == "" && !argument && flags[f.Name] {
+			continue
+		}
 		out = append(out, '=')
-		out = appendEscaped(out, f.Value, 0)
+		if addresses[f.Name] {
+			out = append(out, f.Value...) // it is escaped as addresses are
+		} else {
+			out = appendEscaped(out, f.Value, 0)
+		}
 	}
 	return append(out, '\n')
 }
+
+// flags are the options of MK that have no value, addresses those whose value
+// is one.
+var flags, addresses = make(map[string]bool), make(map[string]bool)
 
 // info says who the server is, who the client is, and what has ended how.
 func (h *handler) info(*request) error {

@@ -121,8 +121,6 @@ func (h *handler) target(r *request) (core.Address, error) {
 		return where, err
 	}
 	switch {
-	case where.Topic == "":
-		return where, core.Errorf(core.CodeBadValue, "%s has no key: write x/EXCHANGE/KEY", clip(text))
 	case where.Exchange == core.StreamExchange:
 		return where, core.NotYet("streams (s/...)")
 	case where.Exchange == core.TopicExchange && strings.ContainsAny(where.Topic, "+#"):

@@ -108,6 +108,9 @@ func (h *handler) login(r *request) (l core.Login, err error) {
 func (h *handler) enter(l core.Login, what heldKind) error {
 	peer := h.link.Peer()
 	l.Identity.Protocol, l.Identity.Listener, l.Identity.Remote = "line", peer.Listener, peer.Remote
+	if l.Identity.VHost == "" {
+		l.Identity.VHost = peer.VHost
+	}
 	if peer.User != "" {
 		l.TLS = []byte(peer.User)
 	}

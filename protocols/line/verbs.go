@@ -115,6 +115,7 @@ const (
 	subDurable
 	subFrom
 	subEpoch
+	subMatch
 )
 
 const (
@@ -163,6 +164,8 @@ const (
 	mkCompact
 	mkPartitions
 	mkAlter
+	mkTransient
+	mkInternal
 )
 
 const (
@@ -176,7 +179,12 @@ const (
 )
 
 const (
+	unbindMatch = iota
+)
+
+const (
 	lsAfter = iota
+	lsSettings
 )
 
 const (
@@ -189,6 +197,7 @@ var (
 	ackWords      = []string{"none", "auto", "manual"}
 	classWords    = []string{"fsync", "async", "memory"}
 	overflowWords = []string{"reject", "drop_oldest", "dead_letter"}
+	matchWords    = []string{"all", "any", "all-with-x", "any-with-x"}
 	kindWords     = []string{"topic", "direct", "fanout", "headers"}
 	retainedWords = []string{"all", "new", "none"}
 )
@@ -236,6 +245,7 @@ var subOptions = []option{
 	subDurable:  {name: "durable", kind: name, not: "durable= (durable subscriptions)", help: "keep while away"},
 	subFrom:     {name: "from", kind: text, not: "from= (streams)", help: "s/ only: first last next n @ms"},
 	subEpoch:    {name: "epoch", kind: count, not: "epoch= (streams)", help: "s/ only: the stream that is meant"},
+	subMatch:    {name: "match", kind: word, words: matchWords, help: "of a headers exchange: how :name=value count"},
 }
 
 var getOptions = []option{
@@ -266,7 +276,7 @@ var mkOptions = []option{
 	mkLease:          {name: "lease", of: "q", kind: lapse, max: int64(maxLease), help: "not settled by then, it goes back"},
 	mkDeadLetter:     {name: "dead_letter", of: "q", kind: dest, help: "where dead ones go"},
 	mkIdleExpiry:     {name: "idle_expiry", of: "q", kind: lapse, help: "goes when unused so long"},
-	mkAutoDelete:     {name: "auto_delete", of: "q", kind: flag, help: "goes with its last consumer"},
+	mkAutoDelete:     {name: "auto_delete", of: "qx", kind: flag, help: "goes with its last consumer, or binding"},
 	mkPriorities:     {name: "priorities", of: "q", kind: count, max: 10, help: "so many classes"},
 	mkSingleActive:   {name: "single_active", of: "q", kind: flag, help: "one consumer at a time"},
 	mkKeyed:          {name: "keyed", of: "q", kind: flag, help: "one key, one consumer"},
@@ -281,6 +291,8 @@ var mkOptions = []option{
 	mkCompact:        {name: "compact", of: "s", kind: flag, help: "the newest of each key is kept"},
 	mkPartitions:     {name: "partitions", of: "s", kind: count, max: 1024, help: "so many"},
 	mkAlter:          {name: "alter", of: "qxs", kind: flag, help: "change it if it is there"},
+	mkTransient:      {name: "transient", of: "x", kind: flag, help: "gone after a restart"},
+	mkInternal:       {name: "internal", of: "x", kind: flag, help: "from other exchanges alone"},
 }
 
 var verbs []verb
@@ -319,7 +331,7 @@ func init() {
 		},
 		{name: "ABORT", when: open | batched, grammar: "ABORT", example: "ABORT", run: (*handler).abort},
 		{
-			name: "SUB", when: open, args: []argKind{argSid, argDest}, need: 2, options: subOptions,
+			name: "SUB", when: open, args: []argKind{argSid, argDest}, need: 2, options: subOptions, headers: true,
 			grammar: "SUB sid dest [options]", example: "SUB 7 t/site/+/temp", run: (*handler).sub,
 		},
 		{
@@ -365,19 +377,23 @@ func init() {
 			name: "BIND", when: open, args: []argKind{argDest, argDest}, need: 2, headers: true,
 			options: []option{
 				bindSel:   {name: "sel", kind: text, not: "sel= (selectors)", help: "a selector"},
-				bindMatch: {name: "match", kind: word, words: []string{"all", "any"}, not: "match= (headers exchanges)", help: "of a headers exchange"},
+				bindMatch: {name: "match", kind: word, words: matchWords, help: "of a headers exchange: how :name=value count; all"},
 			},
-			grammar: "BIND target source", example: "BIND q/readings t/plant/+/temp", run: (*handler).bind,
+			grammar: "BIND target source [options]: q/QUEUE or x/EXCHANGE gets what t/FILTER, x/EXCHANGE/KEY or x/EXCHANGE gets", example: "BIND q/readings t/plant/+/temp", run: (*handler).bind,
 		},
 		{
-			name: "UNBIND", when: open, args: []argKind{argDest, argDest}, need: 2,
-			grammar: "UNBIND target source", example: "UNBIND q/readings t/plant/+/temp", run: (*handler).unbind,
+			name: "UNBIND", when: open, args: []argKind{argDest, argDest}, need: 2, headers: true,
+			options: []option{unbindMatch: {name: "match", kind: word, words: matchWords, help: "as it was bound"}},
+			grammar: "UNBIND target source [options, as it was bound]", example: "UNBIND q/readings t/plant/+/temp", run: (*handler).unbind,
 		},
 		{name: "STAT", when: open, args: destOnly, need: 1, grammar: "STAT dest", example: "STAT q/hello", run: (*handler).stat},
 		{
 			name: "LS", when: open, args: destOnly,
-			options: []option{lsAfter: {name: "after", kind: text, help: "go on behind that one"}},
-			grammar: "LS [pattern] [after=NAME]: q/ord* queues, x/* exchanges, t/plant* bindings", example: "LS q/*", run: (*handler).ls,
+			options: []option{
+				lsAfter:    {name: "after", kind: text, help: "go on behind that one"},
+				lsSettings: {name: "settings", kind: flag, help: "what declares them again, not figures; nothing of sessions"},
+			},
+			grammar: "LS [pattern] [options]: q/ord* queues, x/* exchanges, t/plant* bindings", example: "LS q/*", run: (*handler).ls,
 		},
 		{name: "INFO", when: open, grammar: "INFO", example: "INFO", run: (*handler).info},
 		{
@@ -397,6 +413,14 @@ func init() {
 		}
 	}
 	pub = byName[packed("PUB")]
+	for i := range mkOptions {
+		switch mkOptions[i].kind { //nolint:exhaustive // the others have plain values
+		case flag:
+			flags[mkOptions[i].name] = true
+		case dest:
+			addresses[mkOptions[i].name] = true
+		}
+	}
 }
 
 var (

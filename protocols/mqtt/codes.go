@@ -91,7 +91,7 @@ func subackCode(e *core.Error) byte {
 	switch e {
 	case errNoShared:
 		return codeNoSharedSubs
-	case errNoWildcard:
+	case errNoWildcard, errDirectWildcard:
 		return codeNoWildcards
 	}
 	return codeImplementation

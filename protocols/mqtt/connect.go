@@ -227,7 +227,7 @@ func (c *conn) identify(pk *packets.Packet) (core.Identity, error) {
 	peer := c.link.Peer()
 	id := core.Identity{
 		Protocol: "mqtt", Client: c.client, User: peer.User,
-		Listener: peer.Listener, Remote: peer.Remote,
+		Listener: peer.Listener, Remote: peer.Remote, VHost: peer.VHost,
 	}
 	if pk.Connect.UsernameFlag {
 		id.User = string(pk.Connect.Username)

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -207,11 +208,13 @@ func (c *conn) write(out []byte, e *core.Event, d *delivery) []byte {
 }
 
 // unwritable drops a delivery that may not be sent: it is past its time
-// [MQTT-3.3.2-5] or larger than the client takes [MQTT-3.1.2-24] [MQTT-3.1.2-25].
+// [MQTT-3.3.2-5], has no name in MQTT, or is larger than the client takes [MQTT-3.1.2-24] [MQTT-3.1.2-25].
 // A packet id that it had is settled.
 func (c *conn) unwritable(e *core.Event, d *delivery) bool {
 	m := e.Message
 	switch {
+	case !d.queue && m.Address.Exchange != core.TopicExchange && nameless(d.topic(m), d.prefix):
+		c.counts.nameless.Add(1)
 	case !m.Expires.IsZero() && d.id == 0 && m.Expired(c.broker.Now()):
 		c.counts.expired.Add(1)
 	case c.clientMax < largestPacket && publishSize(c.version, m, d) > c.clientMax:
@@ -224,6 +227,12 @@ func (c *conn) unwritable(e *core.Event, d *delivery) bool {
 	}
 	c.done(e)
 	return true
+}
+
+// nameless says whether MQTT has no topic name for a key: one that is empty,
+// or holds a wildcard's sign [MQTT-3.3.2-2] [MQTT-4.7.3-1].
+func nameless(key, prefix string) bool {
+	return (key == "" && prefix == "") || strings.ContainsAny(key, "+#")
 }
 
 func (c *conn) nowFor(m *core.Message) (now time.Time) {

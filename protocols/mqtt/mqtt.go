@@ -187,6 +187,7 @@ type counts struct {
 	ignoredRetain atomic.Uint64 // RETAIN on a name that keeps nothing
 	backlogFull   atomic.Uint64 // live deliveries dropped: the client owes too many acks
 	tooLarge      atomic.Uint64 // deliveries above the client's Maximum Packet Size
+	nameless      atomic.Uint64 // deliveries whose key is no topic name
 	expired       atomic.Uint64 // deliveries past their time
 	unknownID     atomic.Uint64 // acknowledgements of unknown packet ids
 	panics        atomic.Uint64 // of the decoder: each a bug
@@ -200,6 +201,7 @@ func (p *Protocol) Counters() map[string]uint64 {
 		"ignored_retain": p.counts.ignoredRetain.Load(),
 		"backlog_full":   p.counts.backlogFull.Load(),
 		"too_large":      p.counts.tooLarge.Load(),
+		"nameless":       p.counts.nameless.Load(),
 		"expired":        p.counts.expired.Load(),
 		"unknown_id":     p.counts.unknownID.Load(),
 		"decode_panics":  p.counts.panics.Load(),

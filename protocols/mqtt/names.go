@@ -32,6 +32,10 @@ var (
 		Code: core.CodeBadValue, Reason: core.ReasonUnsupported,
 		Text: "a queue is named without wildcards",
 	}
+	errDirectWildcard = &core.Error{
+		Code: core.CodeBadValue, Reason: core.ReasonUnsupported,
+		Text: "a direct exchange compares whole keys: subscribe to $exchange/X/KEY without wildcards",
+	}
 	errShareQueue = &core.Error{
 		Code: core.CodeSyntax,
 		Text: "consumers of a queue share it already: subscribe to $queue/NAME without $share",
@@ -70,9 +74,10 @@ func targetOf(vhost, name string) target {
 	case strings.HasPrefix(name, exchangePrefix):
 		exchange, key, _ := strings.Cut(name[len(exchangePrefix):], "/")
 		if core.CheckName(exchange) != nil {
-			key = "" // said below
+			return target{refused: core.Errorf(core.CodeSyntax, "want $exchange/X/key")}
 		}
-		return named(vhost, exchange, key, "$exchange/X/key")
+		// Whether it wants a key is the exchange's affair.
+		return target{address: core.Address{VHost: vhost, Exchange: exchange, Topic: key}}
 	case strings.HasPrefix(name, sysPrefix):
 		return target{refused: &core.Error{Code: core.CodeDenied, Reason: core.ReasonDenied, Text: "$SYS is the server's: nobody publishes there"}}
 	case strings.HasPrefix(name, sharePrefix), strings.HasPrefix(name, replayPrefix):
@@ -162,6 +167,28 @@ func exchangeSource(s source, filter string) (source, *core.Error) {
 	return s, nil
 }
 
+// suits says why an exchange of that spec cannot have the filter, or nil. What
+// is delivered must match the filter [MQTT-3.3.2-3], and an exchange that takes
+// any key delivers any.
+func (s *source) suits(spec *core.ExchangeSpec) *core.Error {
+	filter := s.address.Topic
+	switch spec.Kind {
+	case core.FanoutKind, core.HeadersKind:
+		if filter != "#" {
+			return core.Errorf(core.CodeSyntax, "a %s exchange takes any key: subscribe to %s%s/#", spec.Kind, exchangePrefix, spec.Name)
+		}
+	case core.DirectKind:
+		if topic.HasWildcard(filter) {
+			return errDirectWildcard
+		}
+	case core.TopicKind:
+	}
+	return nil
+}
+
+// isExchange says whether the filter names an exchange.
+func (s *source) isExchange() bool { return !s.queue && s.prefix != "" }
+
 // nameOf is the topic name that a client uses for an address; ok is false if
 // MQTT has none for it.
 func nameOf(a core.Address) (name string, ok bool) {
@@ -177,7 +204,7 @@ func nameOf(a core.Address) (name string, ok bool) {
 	default:
 		name = exchangePrefix + a.Exchange + "/" + a.Topic
 	}
-	return name, a.Topic != "" && len(name) <= 0xffff && !strings.ContainsAny(name, "+#")
+	return name, name != "" && len(name) <= 0xffff && !strings.ContainsAny(name, "+#")
 }
 
 // replyHeader turns a Response Topic into the text form of its address, which

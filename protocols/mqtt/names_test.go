@@ -21,7 +21,7 @@ func TestTargets(t *testing.T) {
 		{"$reply/Zx", "r/Zx"},
 		{"$queue/", "syntax"},
 		{"$queue/$mqtt/x", "denied"},
-		{"$exchange/logs", "syntax"},
+		{"$exchange/logs", "x/logs"},
 		{"$exchange//a", "syntax"},
 		{"$SYS/broker", "denied"},
 		{"$share/g/a", "syntax"},

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -45,8 +46,9 @@ func (s *subscription) setOptions(b byte) {
 // A table is a session's subscriptions at a moment, in the order of core's
 // numbers. It does not change either.
 type table struct {
-	list    []*subscription
-	noLocal bool
+	list      []*subscription
+	noLocal   bool
+	exchanges bool // some are of exchanges beside the topics
 }
 
 func (t *table) byFilter(filter string) *subscription {
@@ -117,6 +119,7 @@ func (s *subscriptions) change(out, in *subscription) {
 	}
 	for _, sub := range t.list {
 		t.noLocal = t.noLocal || sub.noLocal
+		t.exchanges = t.exchanges || sub.source.isExchange()
 	}
 	s.now.Store(t)
 }
@@ -145,6 +148,13 @@ type subscribing struct {
 	text    string // of the first refusal
 	waiting int    // steps, and the reader while it hands them out
 	recalls []*subscription
+	asks    bool // it has arguments for a headers exchange
+}
+
+// asksForHeaders says whether a SUBSCRIBE has what STOMP clients ask a headers
+// exchange for. To ignore that would be to deliver everything.
+func asksForHeaders(user []packets.UserProperty) bool {
+	return slices.ContainsFunc(user, func(p packets.UserProperty) bool { return strings.HasPrefix(p.Key, "x-match") })
 }
 
 // What a step waits for.
@@ -183,7 +193,10 @@ func (c *conn) subscribe(body []byte) error {
 	if bad != nil {
 		return bad
 	}
-	pack := &subscribing{kind: typeSuback, id: pk.PacketID, codes: make([]byte, len(pk.Filters)), waiting: 1}
+	pack := &subscribing{
+		kind: typeSuback, id: pk.PacketID, codes: make([]byte, len(pk.Filters)), waiting: 1,
+		asks: asksForHeaders(pk.Properties.User),
+	}
 	for i := range pk.Filters {
 		c.subscribeFilter(pack, i, &pk.Filters[i])
 	}
@@ -204,7 +217,10 @@ func (c *conn) subscribeFilter(pack *subscribing, i int, f *packets.Subscription
 	case old == nil && len(c.subs.table().list) >= c.options.SubscriptionsMax:
 		err = core.Errorf(core.CodeQuota, "more than %d subscriptions", c.options.SubscriptionsMax)
 	default:
-		s.source, err = sourceOf(c.topics.vhost, s.filter)
+		s.source, err = c.sourceOf(s.filter)
+		if err == nil && pack.asks && s.source.isExchange() {
+			err = core.NotYet("asking a headers exchange for headers by MQTT: bind a queue on the line or in the configuration instead")
+		}
 	}
 	if err != nil {
 		c.refuseFilter(pack, i, err)
@@ -227,6 +243,20 @@ func (c *conn) subscribeFilter(pack *subscribing, i int, f *packets.Subscription
 	st.old = c.subs.put(s)
 	st.todo = c.todo(s, st.old)
 	c.begin(st)
+}
+
+// sourceOf is what a filter stands for; one that an exchange cannot have is
+// refused.
+func (c *conn) sourceOf(filter string) (source, *core.Error) {
+	s, err := sourceOf(c.topics.vhost, filter)
+	if err != nil || !s.isExchange() {
+		return s, err
+	}
+	spec, there := c.broker.Exchange(s.address.VHost, s.address.Exchange)
+	if !there {
+		return s, core.Errorf(core.CodeNotFound, "no exchange %q", s.address.Exchange)
+	}
+	return s, s.suits(&spec)
 }
 
 // wantsRetained is Retain Handling [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11].
@@ -537,6 +567,9 @@ func (c *conn) grant(e *core.Event) (g *grant, ok bool) {
 		return m.alone(t.bySub(e.Sub))
 	case e.Sub == sessionQueue:
 		if g = c.match(t, e.Message); !g.found {
+			g = c.matchKey(t, e.Message)
+		}
+		if !g.found {
 			// Its subscription has ended since: what waits still comes, as at
 			// most QoS 1, which any of them was granted.
 			m.one = grant{qos: 1, found: true, prefix: prefixOf(e.Message.Address)}
@@ -547,11 +580,37 @@ func (c *conn) grant(e *core.Event) (g *grant, ok bool) {
 		return m.alone(t.bySub(e.Sub))
 	case len(t.list) == 1 && t.list[0].sub == e.Sub:
 		g, ok = m.alone(t.list[0]) // no match needed: core has done it
+	case t.cameAround(e):
+		g, ok = m.alone(t.bySub(e.Sub))
 	default:
 		g = c.match(t, e.Message)
 		ok = g.found
 	}
 	return g, ok && !(g.bound && e.Message.QoS > 0)
+}
+
+// cameAround says whether a live delivery came by way of another exchange than
+// it was published to: then its address does not tell whose it is.
+func (t *table) cameAround(e *core.Event) bool {
+	if !t.exchanges && e.Message.Address.Exchange == core.TopicExchange {
+		return false // the usual case
+	}
+	s := t.bySub(e.Sub)
+	return s != nil && s.source.address.Exchange != e.Message.Address.Exchange
+}
+
+// matchKey finds the subscriptions of a message that came into the session's
+// queue by way of exchanges that are bound to each other: the key alone is
+// what it keeps on that way.
+func (c *conn) matchKey(t *table, message *core.Message) *grant {
+	m := &c.matches
+	m.one = grant{ids: m.one.ids[:0]}
+	for _, s := range t.list {
+		if s.bound && topic.Match(s.source.address.Topic, message.Address.Topic) {
+			m.one.add(s)
+		}
+	}
+	return &m.one
 }
 
 // alone is the grant of one subscription.

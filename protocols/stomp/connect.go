@@ -120,7 +120,7 @@ func (h *handler) enter(header *frame.Header) error {
 	if err != nil {
 		return h.refuseLogin(err)
 	}
-	h.names = names{vhost: id.VHost, separator: p.options.Separator, bare: p.options.Bare}
+	h.names = names{vhost: id.VHost, separator: p.options.Separator, bare: p.options.Bare, isTopic: h.isTopic}
 	h.view.Limits = p.limits
 	h.known = make(map[string]target)
 	h.subscribed = make(map[string]*subscription)
@@ -167,6 +167,8 @@ func (h *handler) vhost(host string) (string, error) {
 		return host, nil
 	case o.StrictHost && host != o.VHost:
 		return "", core.Errorf(core.CodeNotFound, "there is no host %s", quoted(host))
+	case h.peer.VHost != "":
+		return h.peer.VHost, nil
 	}
 	return o.VHost, nil
 }
@@ -317,4 +319,10 @@ func (h *handler) tooSlow(text string, silent bool) error {
 	e := core.Errorf(core.CodeTooSlow, "%s", text)
 	h.end(&failure{err: e, silent: silent})
 	return &protocols.Close{Err: e}
+}
+
+// isTopic says whether an exchange compares keys by levels.
+func (h *handler) isTopic(exchange string) bool {
+	spec, there := h.broker.Exchange(h.names.vhost, exchange)
+	return there && spec.Kind == core.TopicKind
 }

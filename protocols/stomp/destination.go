@@ -32,7 +32,7 @@ const (
 	topicPlace    placeKind = iota // /topic/T, /exchange/amq.topic/T
 	queuePlace                     // /queue/N
 	madePlace                      // /amq/queue/N: never created by use
-	exchangePlace                  // /exchange/X/KEY
+	exchangePlace                  // /exchange/X, /exchange/X/KEY
 	streamPlace                    // /stream/N
 	replyPlace                     // /reply-queue/ID
 	tempPlace                      // /temp-queue/N, /temp-topic/N
@@ -51,6 +51,11 @@ type names struct {
 	vhost     string
 	separator Separator
 	bare      string // "topic", "queue" or "": what a destination without a prefix is
+
+	// isTopic says whether an exchange compares keys by levels: there the
+	// dots and stars of other brokers' clients mean what they mean in topics.
+	// Nil: none does.
+	isTopic func(exchange string) bool
 }
 
 const hexDigits = "0123456789ABCDEF"
@@ -129,33 +134,40 @@ func (n names) opaqueStyle() style {
 	return slash
 }
 
+// readExchange reads NAME or NAME/KEY. Without a key a SUBSCRIBE gets all that
+// the exchange gets, and a SEND names none; the exchange says whether it wants one.
 func (n names) readExchange(text, rest string, how reading) (place, error) {
-	name, key, _ := strings.Cut(rest, "/")
+	name, key, slashed := strings.Cut(rest, "/")
 	name = decoded(name)
-	switch name {
-	case core.TopicExchange, core.DefaultExchange:
-		if key == "" {
-			break
-		}
-		if name == core.TopicExchange {
-			return n.readTopic(key, how)
-		}
+	switch {
+	case slashed && key == "":
+		return place{}, core.Errorf(core.CodeSyntax, "destination %s has an empty key: leave the slash out, too", quoted(text))
+	case name == core.DefaultExchange && key == "":
+		return place{}, core.Errorf(core.CodeSyntax, "destination %s has no key: that exchange has the queues by their names, /queue/NAME", quoted(text))
+	case name == core.DefaultExchange:
 		return n.readKind(queuePlace, text, key, how)
-	}
-	if strings.HasPrefix(name, "$") {
+	case name == core.TopicExchange && key == "" && how == wildcards:
+		return n.readTopic("#", how)
+	case name == core.TopicExchange && key != "":
+		return n.readTopic(key, how)
+	case strings.HasPrefix(name, "$"):
 		return place{}, core.Errorf(core.CodeDenied, "exchange %s is the broker's own", quoted(name))
-	}
-	if key == "" && how == wildcards {
-		key = "#"
-	}
-	if key == "" {
-		return place{}, core.Errorf(core.CodeSyntax, "destination %s has no key: write /exchange/NAME/KEY; a fanout exchange takes any", quoted(text))
 	}
 	if err := core.CheckName(name); err != nil {
 		return place{}, err
 	}
 	p := place{kind: exchangePlace, style: n.opaqueStyle(), at: core.Address{VHost: n.vhost, Exchange: name, Topic: decoded(key)}}
-	return p, core.CheckTopic(p.at.Topic)
+	switch {
+	case key == "":
+		return p, nil
+	case n.isTopic == nil || !n.isTopic(name):
+		return p, core.CheckTopic(p.at.Topic)
+	case n.separator == SeparatorDot:
+		n.separator = SeparatorAuto // what is told has slashes
+	}
+	levels, err := n.readTopic(key, how)
+	p.at.Topic = levels.at.Topic
+	return p, err
 }
 
 // readTopic reads a topic or a filter. With the separator auto a slash
@@ -261,6 +273,9 @@ func appendDestination(dst []byte, a core.Address, s style) []byte {
 		return appendPercent(append(dst, "/reply-queue/"...), a.Topic, "%")
 	}
 	dst = appendPercent(append(dst, "/exchange/"...), a.Exchange, "%/")
+	if a.Topic == "" {
+		return dst
+	}
 	return appendPercent(append(dst, '/'), a.Topic, "%")
 }
 

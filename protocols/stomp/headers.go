@@ -30,6 +30,7 @@ const (
 	timestampField // carried as x-client-timestamp: the time of arrival is ours
 	messageIDField // carried as x-client-message-id: the ids are ours
 	queueField     // an argument for a queue that this SEND creates
+	exchangeField  // of an exchange that this SEND declares
 	reservedField  // of the protocol: never carried, so that nobody forges it
 	laterField     // not supported yet
 	neverField     // not supported
@@ -78,6 +79,9 @@ func fieldOf(name []byte) field {
 	if isQueueArgument(string(name)) {
 		return queueField
 	}
+	if isExchangeArgument(string(name)) {
+		return exchangeField
+	}
 	if isReserved(string(name)) {
 		return reservedField
 	}
@@ -108,6 +112,85 @@ func isQueueArgument(name string) bool {
 		return true
 	}
 	return false
+}
+
+// Headers that describe an exchange: the first declares it, if it is not there.
+const (
+	exchangeType       = "x-exchange-type"
+	exchangeDurable    = "x-exchange-durable"
+	exchangeAutoDelete = "x-exchange-auto-delete"
+	exchangeInternal   = "x-exchange-internal"
+	exchangeAlternate  = "x-exchange-alternate"
+)
+
+func isExchangeArgument(name string) bool {
+	switch name {
+	case exchangeType, exchangeDurable, exchangeAutoDelete, exchangeInternal, exchangeAlternate:
+		return true
+	}
+	return false
+}
+
+// exchangeSpec is the exchange that arguments declare.
+func (h *handler) exchangeSpec(name string, args []argument) (*core.ExchangeSpec, error) {
+	x := &core.ExchangeSpec{Name: name}
+	typed := false
+	for _, a := range args {
+		if err := h.setExchange(x, a.name, a.value); err != nil {
+			return nil, err
+		}
+		typed = typed || a.name == exchangeType
+	}
+	if !typed {
+		return nil, core.Errorf(core.CodeBadValue, "header %s: it describes an exchange together with %s", args[0].name, exchangeType)
+	}
+	return x, nil
+}
+
+func (h *handler) setExchange(x *core.ExchangeSpec, name, value string) (err error) {
+	var yes bool
+	switch name {
+	case exchangeType:
+		x.Kind, err = exchangeKind(name, value)
+	case exchangeDurable:
+		yes, err = boolean(name, value)
+		x.Transient = !yes
+	case exchangeAutoDelete:
+		x.AutoDelete, err = boolean(name, value)
+	case exchangeInternal:
+		x.Internal, err = boolean(name, value)
+	case exchangeAlternate:
+		var p place
+		if p, err = h.names.target(value); err == nil {
+			x.Alternate = p.at.String()
+		}
+	}
+	return err
+}
+
+func exchangeKind(name, value string) (core.ExchangeKind, error) {
+	for k := core.TopicKind; k <= core.HeadersKind; k++ {
+		if k.String() == value {
+			return k, nil
+		}
+	}
+	return 0, badValue(name, value, "direct, fanout, topic or headers")
+}
+
+// bindingMatch says how the arguments of a headers exchange count; each is a
+// header that begins with bindingArgument.
+const (
+	bindingMatch    = "x-match"
+	bindingArgument = "x-match-"
+)
+
+func readMatch(name, value string) (core.Match, error) {
+	for m := core.MatchAll; m <= core.MatchAnyWithX; m++ {
+		if m.String() == value {
+			return m, nil
+		}
+	}
+	return 0, badValue(name, value, "all, any, all-with-x or any-with-x")
 }
 
 // setArgument puts one queue argument into a spec.

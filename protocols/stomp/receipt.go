@@ -25,6 +25,7 @@ const (
 	stepStanding             // the subscription stands
 	stepResume               // the queue of a SEND is there: it comes again
 	stepGone                 // the subscription's queue is removed
+	stepExchange             // the exchange of a SEND is there: it comes again
 )
 
 // An answer is what the core owes us, and we the client.
@@ -33,6 +34,7 @@ type answer struct {
 	command string
 	receipt receipt
 	sub     *subscription
+	wanted  bool // of a SEND: that nobody takes it is worth saying
 	used    bool
 }
 
@@ -145,7 +147,7 @@ func (h *handler) confirmed(out []byte, e *core.Event) []byte {
 		return h.connected(out)
 	case stepDeclared:
 		return h.declared(out, &a)
-	case stepResume:
+	case stepResume, stepExchange:
 		h.link.Resume()
 		return out
 	case stepStanding:
@@ -153,23 +155,30 @@ func (h *handler) confirmed(out []byte, e *core.Event) []byte {
 	case stepReceipt, stepGone:
 	}
 	if a.receipt.asked {
-		return h.appendReceipt(out, a.receipt, warningOf(a.sub))
+		return h.appendReceipt(out, a.receipt, warningOf(&a, e))
 	}
 	return out
 }
 
-func warningOf(s *subscription) string {
-	if s == nil {
-		return ""
+// nobody is said of a SEND that no queue and no reader wants: that is no
+// failure, and worth knowing.
+const nobody = "nobody takes it: no queue and no subscription"
+
+func warningOf(a *answer, e *core.Event) string {
+	switch {
+	case a.sub != nil:
+		return a.sub.warning
+	case a.wanted && e.N == 0:
+		return nobody
 	}
-	return s.warning
+	return ""
 }
 
 // unconfirmed ends the connection with what the core would not do, or goes on
 // where that is no harm.
 func (h *handler) unconfirmed(out []byte, a *answer, e *core.Error) []byte {
 	switch {
-	case a.step == stepDeclared && e.Code == core.CodeConflict && !h.protocol.options.StrictQueues:
+	case a.step == stepDeclared && e.Code == core.CodeConflict && !a.sub.strict && !h.protocol.options.StrictQueues:
 		a.sub.warning = "the queue exists with other settings: " + e.Text
 		return h.declared(out, a)
 	case a.step == stepResume && e.Code == core.CodeConflict && !h.protocol.options.StrictQueues:

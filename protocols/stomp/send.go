@@ -14,7 +14,7 @@ import (
 // A target is a destination that was sent to before.
 type target struct {
 	place
-	declared bool // a SEND has declared the queue
+	declared bool // a SEND has declared the queue or exchange
 }
 
 // maxKnown is how many destinations a connection remembers.
@@ -28,6 +28,7 @@ type draft struct {
 	receipt     receipt
 	base64      bool
 	queue       bool // it has arguments for a queue
+	exchange    bool // it describes an exchange
 	hasQoS      bool
 	qos         uint8
 	priority    uint8
@@ -86,19 +87,28 @@ func (h *handler) send() error {
 	if d.queue && t.kind == queuePlace && !t.declared {
 		return h.declareFirst(t)
 	}
+	if d.exchange && !t.declared {
+		return h.declareExchange(t)
+	}
 	m := h.compose(d, t.at)
 	if d.transaction != nil {
 		return h.sendLater(string(d.transaction), m, d.receipt)
 	}
 	token := uint64(0)
 	if d.receipt.asked {
-		token = h.owe(answer{step: stepReceipt, command: frame.SEND, receipt: d.receipt})
+		token = h.owe(answer{step: stepReceipt, command: frame.SEND, receipt: d.receipt, wanted: h.wanted(m)})
 	}
 	err = h.session.Publish(m, token)
 	if err != nil && token != 0 {
 		h.redeem(token)
 	}
 	return err
+}
+
+// wanted says whether somebody should take m: a value that is retained is kept
+// for whoever comes, and one that is past its time is for nobody.
+func (h *handler) wanted(m *core.Message) bool {
+	return !m.Retain && (m.Expires.IsZero() || !m.Expired(h.broker.Now()))
 }
 
 // read sorts the headers of a SEND.
@@ -147,6 +157,8 @@ func (h *handler) readField(d *draft, f field, name, value []byte) (err error) {
 		d.entries = append(d.entries, d.keep("x-client-"+string(name), nil, value))
 	case queueField:
 		d.queue = true
+	case exchangeField:
+		d.exchange = true
 	case laterField:
 		return core.NotYet("header " + string(name))
 	case neverField:
@@ -257,6 +269,35 @@ func (h *handler) declareFirst(t target) error {
 	h.known[string(h.draft.destination)] = t
 	token := h.owe(answer{step: stepResume, command: frame.SEND, receipt: h.draft.receipt})
 	h.session.Apply([]core.Change{{Do: core.Declare, Queue: spec}}, token)
+	return core.ErrWait
+}
+
+// declareExchange declares the exchange that a SEND describes. The frame comes
+// again when that is done; its key is read as that kind of exchange reads it.
+func (h *handler) declareExchange(t target) error {
+	if t.kind != exchangePlace && t.at.Exchange != core.TopicExchange {
+		return core.Errorf(core.CodeBadValue, "header %s: only /exchange/NAME is an exchange", exchangeType)
+	}
+	var args []argument
+	for i := range h.view.Headers {
+		if name := string(h.view.Headers[i].Name); isExchangeArgument(name) {
+			args = append(args, argument{name, string(h.view.Headers[i].Value)})
+		}
+	}
+	spec, err := h.exchangeSpec(t.at.Exchange, args)
+	if err != nil {
+		return err
+	}
+	n := h.names
+	n.isTopic = func(string) bool { return spec.Kind == core.TopicKind }
+	text := string(h.draft.destination)
+	p, err := n.target(text)
+	if err != nil {
+		return err
+	}
+	h.known[text] = target{place: p, declared: true}
+	token := h.owe(answer{step: stepExchange, command: frame.SEND, receipt: h.draft.receipt})
+	h.session.Apply([]core.Change{{Do: core.Declare, Exchange: spec}}, token)
 	return core.ErrWait
 }
 

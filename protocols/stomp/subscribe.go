@@ -44,6 +44,7 @@ type subscription struct {
 
 	made    []core.Change // to be declared first
 	private bool          // the queue is this subscription's own
+	strict  bool          // what exists with other settings is an error
 	recall  bool          // wants the retained values
 	auto    bool          // made for a reply-to, not by SUBSCRIBE
 	warning string        // on its RECEIPT
@@ -66,7 +67,9 @@ type wanted struct {
 	bytes     int64
 	spec      core.Sub
 	recall    bool
-	arguments []argument
+	arguments []argument // of a queue
+	exchange  []argument // of an exchange
+	queue     string     // x-queue-name
 }
 
 type argument struct{ name, value string }
@@ -178,14 +181,30 @@ func (w *wanted) read(name, value string, l *Limits) (err error) {
 		}
 	case "persistent":
 		w.arguments = append(w.arguments, argument{name, value})
+	case "x-queue-name":
+		w.queue, err = value, core.CheckTopic(value)
+	case bindingMatch:
+		w.spec.Match, err = readMatch(name, value)
 	default:
-		if isQueueArgument(name) {
-			w.arguments = append(w.arguments, argument{name, value})
-			return nil
-		}
-		return laterOption(name, value)
+		return w.readArgument(name, value)
 	}
 	return err
+}
+
+// readArgument reads what describes a queue, an exchange or what it is asked for.
+func (w *wanted) readArgument(name, value string) error {
+	argumentOf, isBinding := strings.CutPrefix(name, bindingArgument)
+	switch {
+	case isBinding:
+		w.spec.Args = append(w.spec.Args, core.Header{Name: argumentOf, Value: value})
+	case isQueueArgument(name):
+		w.arguments = append(w.arguments, argument{name, value})
+	case isExchangeArgument(name):
+		w.exchange = append(w.exchange, argument{name, value})
+	default:
+		return laterOption(name, value)
+	}
+	return nil
 }
 
 // laterOption refuses what a SUBSCRIBE cannot ask for yet.
@@ -199,7 +218,7 @@ func laterOption(name, value string) error {
 		if yes, err := boolean(name, value); err != nil || !yes {
 			return err
 		}
-	case "group", "x-queue-name", "activemq.subscriptionName", "durable-subscription-name", "durable-subscriber-name",
+	case "group", "activemq.subscriptionName", "durable-subscription-name", "durable-subscriber-name",
 		"x-stream-offset", "x-stream-epoch":
 	default:
 		if strings.HasPrefix(name, "x-stream-filter") {
@@ -241,10 +260,23 @@ func (w *wanted) readWindow(name, value string) (err error) {
 // point says where a subscription reads.
 func (h *handler) point(s *subscription, p place, w *wanted, destination string) (err error) {
 	s.where = p.at
+	if err := w.misplaced(p.kind); err != nil {
+		return err
+	}
 	switch p.kind {
 	case queuePlace, madePlace:
 		return h.pointQueue(s, p, w)
-	case topicPlace, exchangePlace:
+	case exchangePlace:
+		if len(w.exchange) > 0 {
+			if p, err = h.describe(s, p, w, destination); err != nil {
+				return err
+			}
+		}
+		if w.queue != "" {
+			return h.pointBound(s, p, w)
+		}
+		return h.pointTopic(s, p, w)
+	case topicPlace:
 		return h.pointTopic(s, p, w)
 	case tempPlace:
 		if s.mode != ackAuto {
@@ -258,6 +290,65 @@ func (h *handler) point(s *subscription, p place, w *wanted, destination string)
 	case replyPlace:
 		return core.Errorf(core.CodeDenied, "a reply address is read by its owner alone, as the /temp-queue it was made for")
 	}
+	return nil
+}
+
+// misplaced refuses what only an exchange has.
+func (w *wanted) misplaced(kind placeKind) error {
+	switch {
+	case kind == exchangePlace:
+	case len(w.exchange) > 0:
+		return core.Errorf(core.CodeBadValue, "header %s: only /exchange/NAME is an exchange", w.exchange[0].name)
+	case len(w.spec.Args) > 0 || w.spec.Match != core.MatchAll:
+		return core.Errorf(core.CodeBadValue, "header %s: only a headers exchange is asked for headers", bindingMatch)
+	case w.queue != "" && kind == topicPlace:
+		return core.NotYet("header x-queue-name on a topic")
+	case w.queue != "":
+		return core.Errorf(core.CodeBadValue, "header x-queue-name: it names the queue behind /exchange/NAME")
+	}
+	return nil
+}
+
+// describe declares the exchange of a SUBSCRIBE first, and reads its key as
+// that kind of exchange reads it.
+func (h *handler) describe(s *subscription, p place, w *wanted, destination string) (place, error) {
+	spec, err := h.exchangeSpec(p.at.Exchange, w.exchange)
+	if err != nil {
+		return p, err
+	}
+	n := h.names
+	n.isTopic = func(string) bool { return spec.Kind == core.TopicKind }
+	if p, err = n.source(destination); err != nil {
+		return p, err
+	}
+	s.where = p.at
+	s.made = append(s.made, core.Change{Do: core.Declare, Exchange: spec})
+	s.strict = true
+	return p, nil
+}
+
+// pointBound binds a named queue to an exchange, both made if they are not
+// there, and consumes it: others may share it, and it stays.
+func (h *handler) pointBound(s *subscription, p place, w *wanted) error {
+	if core.ReservedName(w.queue) {
+		return core.Errorf(core.CodeDenied, "queues whose names begin with $ are the broker's own")
+	}
+	spec := &core.QueueSpec{Name: w.queue}
+	for _, a := range w.arguments {
+		if err := setArgument(spec, a.name, a.value); err != nil {
+			return err
+		}
+	}
+	if len(w.arguments) > 0 || h.mustExist(w.queue) != nil { // one that is there keeps its settings
+		s.made = append(s.made, core.Change{Do: core.Declare, Queue: spec})
+	}
+	s.made = append(s.made,
+		core.Change{Do: core.Declare, Binding: &core.BindingSpec{
+			Queue: w.queue, Source: p.at, Args: s.spec.Args, Match: s.spec.Match, NoLocal: s.spec.NoLocal,
+		}})
+	s.source, s.strict = queueSource, true
+	s.spec.NoLocal, s.spec.Args, s.spec.Match = false, nil, core.MatchAll // the binding's
+	s.spec.Where = core.Address{VHost: p.at.VHost, Exchange: core.DefaultExchange, Topic: w.queue}
 	return nil
 }
 
@@ -309,14 +400,15 @@ func (h *handler) pointTopic(s *subscription, p place, w *wanted) error {
 	l := &h.protocol.options.Limits
 	name := fmt.Sprintf("$live/%s/%d", h.id, s.number)
 	s.source, s.private = queueSource, true
-	s.made = []core.Change{
-		{Do: core.Declare, Queue: &core.QueueSpec{
+	s.made = append(s.made,
+		core.Change{Do: core.Declare, Queue: &core.QueueSpec{
 			Name: name, Class: core.Memory, Overflow: core.DropOldest, AutoDelete: true, Owned: true,
 			MaxMessages: l.LiveMessages, MaxBytes: l.LiveBytes,
 		}},
-		{Do: core.Declare, Binding: &core.BindingSpec{Queue: name, Source: p.at, NoLocal: s.spec.NoLocal, Owned: true}},
-	}
-	s.spec.NoLocal = false // the binding's
+		core.Change{Do: core.Declare, Binding: &core.BindingSpec{
+			Queue: name, Source: p.at, Args: s.spec.Args, Match: s.spec.Match, NoLocal: s.spec.NoLocal, Owned: true,
+		}})
+	s.spec.NoLocal, s.spec.Args, s.spec.Match = false, nil, core.MatchAll // the binding's
 	s.spec.Where = core.Address{VHost: p.at.VHost, Exchange: core.DefaultExchange, Topic: name}
 	return nil
 }
@@ -390,7 +482,11 @@ func (h *handler) declared(out []byte, a *answer) []byte {
 	h.mu.Unlock()
 	if !cancelled {
 		a.step = stepStanding
-		h.session.Consume(s.spec, h.owe(*a))
+		if s.source == queueSource {
+			h.session.Consume(s.spec, h.owe(*a))
+		} else {
+			h.session.Listen(s.spec, h.owe(*a))
+		}
 		return out
 	}
 	if a.receipt.asked {

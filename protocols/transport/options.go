@@ -28,6 +28,7 @@ type Options struct {
 // ListenerOptions say what is spoken on a listener. Protocols is required.
 type ListenerOptions struct {
 	Name           string               // in Peer.Listener and in logs; the address if empty
+	VHost          string               // Peer.VHost
 	Protocols      []protocols.Protocol // several: the first whose Sniff says yes
 	MaxConnections int                  // open at a time on this listener; 0: only the server's limit
 	Fallback       bool                 // the first protocol answers what no Sniff knows, in its own words; never TLS or HTTP

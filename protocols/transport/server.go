@@ -87,7 +87,7 @@ func (s *Server) Pipe(o ListenerOptions) (net.Conn, error) {
 // admit begins a connection, or says why not.
 func (s *Server) admit(nc net.Conn, d *door) error {
 	c := &conn{
-		server: s, door: d, conn: nc, wire: newWire(nc), peer: peerOf(nc, d.options.Name),
+		server: s, door: d, conn: nc, wire: newWire(nc), peer: peerOf(nc, &d.options),
 		kicked: make(chan struct{}, 1),
 	}
 	c.state.Store(owned)
@@ -212,8 +212,8 @@ func (c *conn) cut() {
 }
 
 // peerOf says who is at the other end.
-func peerOf(nc net.Conn, listener string) protocols.Peer {
-	p := protocols.Peer{Listener: listener, Remote: "pipe", Secure: true}
+func peerOf(nc net.Conn, o *ListenerOptions) protocols.Peer {
+	p := protocols.Peer{Listener: o.Name, VHost: o.VHost, Remote: "pipe", Secure: true}
 	switch a := nc.RemoteAddr().(type) {
 	case *net.TCPAddr:
 		p.Remote, p.Secure = a.String(), a.IP.IsLoopback()

@@ -37,7 +37,7 @@ func (c *Client) Do(ctx context.Context, words ...string) ([]string, error) {
 	return k.rows, nil
 }
 
-// Make declares a queue, q/..., or an exchange, x/...: options are words as
+// Make declares a queue, q/..., an exchange, x/..., or a virtual host, v/...: options are words as
 // "class=async". The same again is no error.
 func (c *Client) Make(ctx context.Context, dest string, options ...string) error {
 	_, err := c.Do(ctx, append([]string{"MK", dest}, options...)...)
@@ -50,16 +50,16 @@ func (c *Client) Remove(ctx context.Context, dest string, options ...string) err
 	return err
 }
 
-// Bind makes a queue a target of what a source gets: t/FILTER or
-// x/EXCHANGE/KEY.
-func (c *Client) Bind(ctx context.Context, target, source string) error {
-	_, err := c.Do(ctx, "BIND", target, source)
+// Bind makes a queue or an exchange a target of what a source gets: t/FILTER,
+// x/EXCHANGE/KEY or x/EXCHANGE. Options are words as "match=any" and ":tenant=acme".
+func (c *Client) Bind(ctx context.Context, target, source string, options ...string) error {
+	_, err := c.Do(ctx, append([]string{"BIND", target, source}, options...)...)
 	return err
 }
 
-// Unbind is the reverse.
-func (c *Client) Unbind(ctx context.Context, target, source string) error {
-	_, err := c.Do(ctx, "UNBIND", target, source)
+// Unbind is the reverse, with the same options.
+func (c *Client) Unbind(ctx context.Context, target, source string, options ...string) error {
+	_, err := c.Do(ctx, append([]string{"UNBIND", target, source}, options...)...)
 	return err
 }
 
@@ -87,12 +87,19 @@ func (c *Client) Stat(ctx context.Context, dest string) (Row, error) {
 	return parseRow(rows[0]), nil
 }
 
-// List gives all that a pattern means: q/ord*, x/*, t/plant*.
-func (c *Client) List(ctx context.Context, pattern string) (all []Row, err error) {
+// List gives all that a pattern means: q/ord*, x/*, t/plant*, v/*. Options are
+// words as "settings".
+func (c *Client) List(ctx context.Context, pattern string, options ...string) (all []Row, err error) {
+	for _, o := range options {
+		if err := checkWord("an option", o); err != nil {
+			return nil, err
+		}
+	}
 	if err := checkWord("the pattern", pattern); err != nil {
 		return nil, err
 	}
-	for line := "LS " + pattern; line != ""; {
+	ask := strings.Join(append([]string{"LS", pattern}, options...), " ")
+	for line := ask; line != ""; {
 		k, err := c.call(ctx, line, 0)
 		if err != nil {
 			return nil, err
@@ -100,7 +107,7 @@ func (c *Client) List(ctx context.Context, pattern string) (all []Row, err error
 		for _, r := range k.rows {
 			all = append(all, parseRow(r))
 		}
-		line = string(appendOption([]byte("LS "+pattern), "after", k.ok["after"]))
+		line = string(appendOption([]byte(ask), "after", k.ok["after"]))
 		if k.ok["after"] == "" {
 			break
 		}
@@ -108,12 +115,20 @@ func (c *Client) List(ctx context.Context, pattern string) (all []Row, err error
 	return all, nil
 }
 
+// isAddress says whether a setting is an address, which keeps its own escapes.
+func isAddress(setting string) bool {
+	return setting == "alternate" || setting == "dead_letter" || setting == "archive"
+}
+
 func parseRow(text string) (r Row) {
 	words := strings.Split(text, " ")
 	r.Name = words[0]
 	for _, w := range words[1:] {
 		name, value, _ := strings.Cut(w, "=")
-		if text, err := Unescape(value); err == nil {
+		if text, err := Unescape(name); err == nil {
+			name = text
+		}
+		if text, err := Unescape(value); err == nil && !isAddress(name) {
 			value = text
 		}
 		r.Fields = append(r.Fields, Header{name, value})

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+	"pgregory.net/rapid"
+
+	"github.com/godwitmq/godwit/config"
+	"github.com/godwitmq/godwit/core"
+)
+
+// runTopology runs one command line against a broker: what it printed, what it
+// complained of, and its exit code.
+func runTopology(t testing.TB, addr, dir, stdin string, args ...string) string {
+	root := &cobra.Command{Use: "godwit", SilenceUsage: true, SilenceErrors: true}
+	root.AddCommand(newTopologyCommand())
+	var out bytes.Buffer
+	root.SetOut(&out)
+	root.SetIn(strings.NewReader(stdin))
+	for i, a := range args {
+		if _, err := os.Stat(filepath.Join(dir, a)); err == nil && strings.HasSuffix(a, ".yaml") {
+			args[i] = filepath.Join(dir, a)
+		}
+	}
+	root.SetArgs(append(args, "--addr", addr))
+	err := root.ExecuteContext(t.Context())
+	code := 0
+	if err != nil {
+		code = 1
+		text := err.Error()
+		if dir != "" {
+			text = strings.ReplaceAll(text, dir+"/", "")
+		}
+		fmt.Fprintln(&out, "godwit:", text)
+	}
+	if exit, ok := errors.AsType[*exitError](err); ok {
+		code = exit.code
+	}
+	if code != 0 {
+		fmt.Fprintln(&out, "exit", code)
+	}
+	return out.String()
+}
+
+// testdata/topology.txt is a session at a terminal: "$ godwit ..." and what it
+// prints, "exit N" if it fails; "file NAME" and its text up to an empty line;
+// "line" and what a client says to the broker itself.
+//
+// mission: S6
+func TestTopologyScript(t *testing.T) {
+	script, err := os.ReadFile("testdata/topology.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, dir := lineBroker(t), t.TempDir()
+	for part := range strings.SplitSeq(string(script), "\n\n") {
+		head, rest, _ := strings.Cut(strings.Trim(part, "\n"), "\n")
+		for strings.HasPrefix(head, "#") {
+			head, rest, _ = strings.Cut(rest, "\n")
+		}
+		words := strings.Fields(head)
+		switch {
+		case len(words) == 0:
+		case words[0] == "file":
+			if err := os.WriteFile(filepath.Join(dir, words[1]), []byte(rest+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		case words[0] == "line":
+			c := dial(t, addr)
+			for said := range strings.Lines(rest) {
+				c.say("%s", strings.TrimSpace(said))
+				c.expect("OK")
+			}
+		case words[0] == "$":
+			got := runTopology(t, addr, dir, "", words[2:]...)
+			if diff := cmp.Diff(strings.Trim(rest, "\n"), strings.Trim(got, "\n")); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", head, diff)
+			}
+		default:
+			t.Fatalf("what is %q?", head)
+		}
+	}
+}
+
+// Whatever is declared comes out of an export and goes into another broker as
+// the same; applied again it changes nothing.
+//
+// mission: S6
+func TestExportIsImport(t *testing.T) {
+	names := []string{"a", "b c", "x/y", "100%", "true", "123", "1e3", "é→", "- x", "#", `"q"`, "a: b", "0x1F", "~", "2030-01-01"}
+	kinds := []core.ExchangeKind{core.TopicKind, core.DirectKind, core.FanoutKind, core.HeadersKind}
+	rapid.Check(t, func(rt *rapid.T) {
+		name := rapid.SampledFrom(names)
+		v := config.VHost{}
+		for _, q := range rapid.SliceOfNDistinct(name, 1, 4, rapid.ID).Draw(rt, "queues") {
+			v.Queues = append(v.Queues, core.QueueSpec{
+				Name: q, Class: core.Class(rapid.IntRange(0, 2).Draw(rt, "class")), MaxBytes: rapid.Int64Range(0, 3).Draw(rt, "max_bytes"),
+				AutoDelete: rapid.Bool().Draw(rt, "auto_delete"),
+			})
+		}
+		for _, x := range rapid.SliceOfNDistinct(name, 1, 4, rapid.ID).Draw(rt, "exchanges") {
+			v.Exchanges = append(v.Exchanges, core.ExchangeSpec{
+				Name: x, Kind: rapid.SampledFrom(kinds).Draw(rt, "kind"), Internal: rapid.Bool().Draw(rt, "internal"), Transient: rapid.Bool().Draw(rt, "transient"),
+			})
+		}
+		seen := map[string]bool{}
+		for range rapid.IntRange(0, 5).Draw(rt, "bindings") {
+			x := rapid.SampledFrom(v.Exchanges).Draw(rt, "source")
+			a := core.Address{Exchange: x.Name, Topic: name.Draw(rt, "key")}
+			if strings.Contains(a.Topic, "#") {
+				a.Topic = "k"
+			}
+			b := config.Binding{Queue: rapid.SampledFrom(v.Queues).Draw(rt, "queue").Name, Source: a.String()}
+			if x.Kind == core.HeadersKind {
+				b.Match = core.MatchAny
+				b.Args = map[string]string{name.Draw(rt, "arg"): name.Draw(rt, "value"), "there": ""}
+			}
+			if id := fmt.Sprint(b); !seen[id] {
+				seen[id] = true
+				v.Bindings = append(v.Bindings, b)
+			}
+		}
+		want, err := topologyOf("/", &v, topology{})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		text := writeTopology(map[string]topology{"/": want})
+		back, err := readTopologyFile(strings.NewReader(text), "-")
+		if err != nil {
+			rt.Fatalf("%v in\n%s", err, text)
+		}
+		host := back["/"]
+		got, err := topologyOf("/", &host, topology{})
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(topology{}, thing{})); diff != "" || err != nil {
+			rt.Fatalf("%v\n%s\nin\n%s", err, diff, text)
+		}
+	})
+}
+
+// A route is changed by a file while messages flow: the publisher notices
+// nothing, and the next one goes the new way.
+//
+// mission: S42
+func TestRouteChangedWhileRunning(t *testing.T) {
+	addr := lineBroker(t)
+	to := func(queue string) string {
+		return "vhosts: {/: {exchanges: [{name: in, kind: direct}], queues: [{name: a}, {name: b}], bindings: [{queue: " + queue + ", source: x/in/k}]}}"
+	}
+	c := dial(t, addr)
+	for i, queue := range []string{"a", "b", "a"} {
+		if got := runTopology(t, addr, "", to(queue), "topology", "apply", "--prune", "-"); !strings.Contains(got, "+ q/"+queue+" <- x/in/k\n") {
+			t.Fatalf("apply:\n%s", got)
+		}
+		c.say("PUB x/in/k id=%d must 1\nm\nGET q/%s ack=auto", i+1, queue)
+		c.expect(fmt.Sprintf("CONFIRM %d", i+1))
+		c.expect("MSG 0 ")
+		c.expect("m")
+		c.expect("END 0 1 why=done")
+	}
+}
+
+// What was declared is there after kill -9, all of it.
+//
+// mission: S6
+func TestTopologySurvivesKill(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	p := start(t, dir)
+	file, err := os.ReadFile("testdata/topology.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(file), "file one.yaml\n")
+	text, _, _ = strings.Cut(text, "\n\n")
+	if got := runTopology(t, p.at["line"], "", text, "topology", "apply", "-"); strings.Contains(got, "exit") {
+		t.Fatal(got)
+	}
+	before := runTopology(t, p.at["line"], "", "", "topology", "export")
+	p.kill()
+	p = start(t, dir)
+	if diff := cmp.Diff(before, runTopology(t, p.at["line"], "", "", "topology", "export")); diff != "" {
+		t.Error(diff)
+	}
+	if got := runTopology(t, p.at["line"], "", text, "topology", "apply", "-"); got != "" {
+		t.Errorf("applied again it changes\n%s", got)
+	}
+}
+
+// The page on exchanges tells the truth: its file can be applied, and what it
+// says of explain is what explain says.
+func TestExchangesPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/exchanges.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := lineBroker(t)
+	_, text, _ := strings.Cut(string(page), "```yaml\n")
+	text, rest, _ := strings.Cut(text, "```")
+	if got := runTopology(t, addr, "", text, "topology", "apply", "-"); strings.Contains(got, "exit") {
+		t.Fatal(got)
+	}
+	_, session, _ := strings.Cut(rest, "```\n")
+	session, _, _ = strings.Cut(session, "```")
+	c := dial(t, addr)
+	for i, line := range strings.Split(strings.Trim(session, "\n"), "\n") {
+		if i == 0 {
+			c.say("%s", line)
+		} else if got := c.hear(); got != line {
+			t.Errorf("explain says %q, the page %q", got, line)
+		}
+	}
+}
+
+// The same over two brokers.
+func TestExportOfOneBrokerIntoAnother(t *testing.T) {
+	old, fresh := lineBroker(t), lineBroker(t)
+	c := dial(t, old)
+	for _, say := range []string{
+		"MK v/east", "MK x/a%2Fb kind=headers", "MK x/main kind=topic alternate=x/rest%20room", "MK q/q%25 max_messages=7 lease=90s", "BIND q/q%25 x/a%2Fb match=any-with-x :a%20b=1%3D :c=",
+	} {
+		if strings.HasPrefix(say, "MK x/main") {
+			c.say("MK x/rest%%20room kind=fanout transient internal")
+			c.expect("OK")
+		}
+		c.say("%s", say)
+		c.expect("OK")
+	}
+	first := runTopology(t, old, "", "", "topology", "export", "--all")
+	if got := runTopology(t, fresh, "", first, "topology", "apply", "-"); !strings.Contains(got, "+ q/q%25 <- x/a%2Fb match=any-with-x :a%20b=1= :c=\n") || !strings.Contains(got, "+ v/east\n") {
+		t.Errorf("applied:\n%s", got)
+	}
+	if got := runTopology(t, fresh, "", first, "topology", "apply", "-"); got != "" {
+		t.Errorf("applied again it changes\n%s", got)
+	}
+	if diff := cmp.Diff(first, runTopology(t, fresh, "", "", "topology", "export", "--all")); diff != "" {
+		t.Error(diff)
+	}
+}
