@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -17,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 	"time"
@@ -32,6 +34,7 @@ var (
 	window   = flag.Int("window", 1000, "messages of a batch")
 	sessions = flag.Int("sessions", 0, "instead: so many cursors with messages of their own in a full journal, all read at once after a restart")
 	dir      = flag.String("dir", "", "where; a directory of its own is made in it (default: the system's for temporary files)")
+	heap     = flag.String("heap", "", "write a heap profile of the end of each phase to FILE.phase")
 	phase    = flag.String("phase", "", "internal: fill, start, drain")
 )
 
@@ -74,7 +77,7 @@ func child(phase, where string) error {
 		return err
 	}
 	c := exec.Command(self, "-phase", phase, "-profile", *profile, "-backlog", fmt.Sprint(*backlog), "-size", fmt.Sprint(*size),
-		"-window", fmt.Sprint(*window), "-sessions", fmt.Sprint(*sessions), "-dir", where)
+		"-window", fmt.Sprint(*window), "-sessions", fmt.Sprint(*sessions), "-heap", *heap, "-dir", where)
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
 	err = c.Run()
 	if st, ok := c.ProcessState.Sys().(syscall.WaitStatus); ok && st.Signaled() && st.Signal() == syscall.SIGKILL {
@@ -84,6 +87,15 @@ func child(phase, where string) error {
 }
 
 func die() error {
+	if *heap != "" {
+		f, err := os.Create(*heap + "." + *phase)
+		if err == nil {
+			err = errors.Join(pprof.WriteHeapProfile(f), f.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
 }
@@ -184,6 +196,14 @@ func start() error {
 	if *sessions == 0 {
 		return die()
 	}
+	if *heap != "" {
+		f, err := os.Create(*heap + ".cpu")
+		if err != nil {
+			return err
+		}
+		_ = pprof.StartCPUProfile(f)
+		defer pprof.StopCPUProfile()
+	}
 	begun := time.Now()
 	answers := make(chan error, *sessions)
 	for i := range *sessions {
@@ -203,6 +223,7 @@ func start() error {
 		}
 	}
 	fmt.Printf("start  %d sessions at once: the last has its first messages %v after the start was done\n", *sessions, time.Since(begun).Round(time.Millisecond))
+	pprof.StopCPUProfile()
 	return die()
 }
 

@@ -140,3 +140,33 @@ func (f doneFunc) Committed(b *core.Batch, err error) { f(b, err) }
 type fetchedFunc func(*core.Fetch, error)
 
 func (f fetchedFunc) Fetched(r *core.Fetch, err error) { f(r, err) }
+
+// BenchmarkShared stores messages that each are owed by as many sessions, 100
+// of them a commit. One op is one message: what it costs must not depend on the
+// sessions.
+func BenchmarkShared(b *testing.B) {
+	for _, sessions := range []int{1, 100, 10_000} {
+		b.Run(fmt.Sprint(sessions), func(b *testing.B) {
+			x := newBench(b, serverProfile)
+			set := core.RouteSet{ID: 1_000_000}
+			batch := &core.Batch{}
+			for i := range sessions {
+				set.Members = append(set.Members, core.CursorID(2+i))
+				batch.Cursors = append(batch.Cursors, core.CursorOp{ID: core.CursorID(2 + i), Log: 1})
+			}
+			batch.Sets = []core.RouteSet{set}
+			x.commit(batch)
+			m := small("x")
+			m.Body = make([]byte, 256)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for left := b.N; left > 0; left -= 100 {
+				batch := &core.Batch{}
+				for range min(100, left) {
+					batch.Appends = append(batch.Appends, core.Append{Log: 1, Routes: set.ID, Message: m})
+				}
+				x.commit(batch)
+			}
+		})
+	}
+}

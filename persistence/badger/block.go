@@ -65,7 +65,7 @@ func (b *block) chunk() bool { return b.segment != 0 }
 
 // takes says whether a run of n records may become a part of chunk b.
 func (b *block) takes(segment uint32, r *run) bool {
-	return b.segment == segment && b.end() == r.base && b.length < runBytes && len(b.uses)+int(r.n) <= maxUses
+	return b.segment == segment && b.end() == r.base && b.length < chunkBytes && len(b.uses)+int(r.n) <= maxUses
 }
 
 // note takes the next record into account; it is of the i-th use.

@@ -550,18 +550,18 @@ func (g *gatherer) flush(w *blockWriter) error {
 	g.held -= len(w.buf)
 	value := w.seal()
 	b.stored = len(value)
-	id, l := m.p.id, g.log.id
+	id := b.id(m.p.id, g.log.id)
 	most := min(pieceBytes, m.s.db.MaxEntry()/2)
 	for from := most; from < len(value); from += most {
 		b.pieces++
 		piece := value[from:min(len(value), from+most)]
-		if err := m.w.Put(lsm.Entry{Key: pieceKey(id, b.owner, l, b.base, b.pieces), Value: piece}); err != nil {
+		if err := m.w.Put(lsm.Entry{Key: id.piece(b.pieces), Value: piece}); err != nil {
 			return err
 		}
 	}
 	err := m.w.Put(
-		lsm.Entry{Key: blockKey(kindBlock, id, b.owner, l, b.base), Value: value[:min(len(value), most)]},
-		lsm.Entry{Key: blockKey(kindIndex, id, b.owner, l, b.base), Value: appendIndex(nil, b)},
+		lsm.Entry{Key: id.key(kindBlock), Value: value[:min(len(value), most)]},
+		lsm.Entry{Key: id.key(kindIndex), Value: appendIndex(nil, b)},
 	)
 	m.made = append(m.made, made{g.log, b})
 	m.stored += int64(len(value))
@@ -668,7 +668,7 @@ func (m *move) changedPages() []uint64 {
 // delete deletes blocks that nobody wants.
 func (m *move) delete() error {
 	for i := range m.taken {
-		if err := m.w.Put(m.taken[i].entries(m.p.id)...); err != nil {
+		if err := m.w.Put(m.taken[i].entries()...); err != nil {
 			return err
 		}
 	}
@@ -676,13 +676,13 @@ func (m *move) delete() error {
 }
 
 // entries delete a block.
-func (f *freed) entries(p core.PartitionID) []lsm.Entry {
+func (f *freed) entries() []lsm.Entry {
 	entries := []lsm.Entry{
-		{Key: blockKey(kindBlock, p, f.owner, f.log, f.base)},
-		{Key: blockKey(kindIndex, p, f.owner, f.log, f.base)},
+		{Key: f.id.key(kindBlock)},
+		{Key: f.id.key(kindIndex)},
 	}
 	for n := range f.pieces {
-		entries = append(entries, lsm.Entry{Key: pieceKey(p, f.owner, f.log, f.base, n+1)})
+		entries = append(entries, lsm.Entry{Key: f.id.piece(n + 1)})
 	}
 	return entries
 }
@@ -703,8 +703,8 @@ func (m *move) undo(leftover []lsm.Entry) []lsm.Entry {
 	}
 	for i := range m.made {
 		b := m.made[i].block
-		f := freed{b.owner, m.made[i].log.id, b.base, b.pieces, b.stored}
-		leftover = append(leftover, f.entries(p.id)...)
+		f := freed{b.id(p.id, m.made[i].log.id), b.pieces, b.stored}
+		leftover = append(leftover, f.entries()...)
 	}
 	return leftover
 }

@@ -28,8 +28,46 @@ const fullLinger = 20 * time.Millisecond
 // and again for the rest of what it took. One frame is in flight at a time:
 // recovery rests on that.
 type committer struct {
-	s     *store
-	spare []*staged
+	s       *store
+	spare   []*staged
+	refused map[partSet]struct{} // route sets whose batch was refused: they are not defined
+}
+
+// A partSet is a route set of a partition.
+type partSet struct {
+	part *part
+	id   core.RouteSetID
+}
+
+// defines notes which route sets a batch defines that will be written, or does
+// not that is refused.
+func (c *committer) defines(st *staged) {
+	for i := range st.batch.Sets {
+		set := partSet{st.handle.part, st.batch.Sets[i].ID}
+		if st.err == nil {
+			delete(c.refused, set)
+		} else {
+			if c.refused == nil {
+				c.refused = map[partSet]struct{}{}
+			}
+			c.refused[set] = struct{}{}
+		}
+	}
+}
+
+// undefined refuses a batch that counts on one that was refused: its message
+// would be nobody's.
+func (c *committer) undefined(st *staged) error {
+	if len(c.refused) == 0 {
+		return nil
+	}
+	for i := range st.batch.Appends {
+		r := st.batch.Appends[i].Routes
+		if _, no := c.refused[partSet{st.handle.part, r}]; no && !definedIn(st.batch, r) {
+			return fmt.Errorf("route set %d was in a batch for which there was no space: %w", r, core.ErrReadOnly)
+		}
+	}
+	return nil
 }
 
 // A group is batches that share a fate: a frame, or an error. They are told in
@@ -111,7 +149,10 @@ func (c *committer) commit(all []*staged) int {
 		if len(buf)-head+len(st.encoded)+binary.MaxVarintLen64 > most && len(g.batches) > 0 {
 			break
 		}
-		st.err = s.lost(st.handle)
+		if st.err = s.lost(st.handle); st.err == nil {
+			st.err = c.undefined(st)
+		}
+		c.defines(st)
 		buf = g.add(buf, head, st)
 	}
 	n := len(g.batches)
@@ -151,6 +192,7 @@ func (c *committer) withoutMessages(g *group) {
 			if st.err == nil && len(st.batch.Appends) > 0 {
 				st.err = refused
 			}
+			c.defines(st)
 			buf = g.add(buf, head, st)
 		}
 		if len(buf) > head+1 {
@@ -247,8 +289,14 @@ func (a *applier) apply(g *group) {
 		p.applying = false
 		p.mu.Unlock()
 	}
+	for i := range a.locked {
+		a.locked[i].forgetEnds()
+		a.locked[i] = nil
+	}
 	a.locked = a.locked[:0]
-	a.s.points.applied(g.frame.Segment, g.frame.Commit)
+	if g.frame.Segment > 0 { // else nothing was written: its batches have lost their owner, or were refused
+		a.s.points.applied(g.frame.Segment, g.frame.Commit)
+	}
 }
 
 // done tells a batch, and whoever waits for its handle to settle.

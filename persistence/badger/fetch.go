@@ -8,8 +8,6 @@ import (
 	"sync"
 
 	"github.com/godwitmq/godwit/core"
-	"github.com/godwitmq/godwit/persistence/journal"
-	"github.com/godwitmq/godwit/persistence/lsm"
 )
 
 // readers are the goroutines that answer fetches.
@@ -481,17 +479,30 @@ func (v *fetching) nextRun(h *planned) error {
 	return nil
 }
 
-// failed says what it means that a block cannot be read: that it is not there
-// any more, or damage.
+// failed says what it means that a block cannot be read: that it is not what
+// or where it was any more, or damage. A rewrite changes the database before
+// the memory, so what is at rest is looked at again when none is under way.
 func (v *fetching) failed(b *block, err error) error {
-	if errors.Is(err, lsm.ErrNotFound) || errors.Is(err, journal.ErrRecycled) {
-		v.p.mu.RLock()
-		defer v.p.mu.RUnlock()
-		if b.gone {
+	if v.gone(b) {
+		return errMoved
+	}
+	if !b.chunk() {
+		v.s.points.turn.Lock()
+		v.s.points.turn.Unlock() //nolint:staticcheck // it is only waited for
+		if v.gone(b) {
 			return errMoved
 		}
 	}
+	if err := v.s.poisoned(); err != nil {
+		return err // perhaps nothing can be read any more, which is no damage
+	}
 	return damaged(v.f.Log, b, err)
+}
+
+func (v *fetching) gone(b *block) bool {
+	v.p.mu.RLock()
+	defer v.p.mu.RUnlock()
+	return b.gone
 }
 
 // damaged makes a CorruptError of what is wrong with a block.
@@ -510,10 +521,11 @@ func (s *store) readRun(b *block, p *place, buf []byte) ([]byte, error) {
 
 // readBlock reads a block at rest.
 func (s *store) readBlock(p core.PartitionID, l core.LogID, b *block) ([]byte, error) {
-	value, err := s.db.Get(blockKey(kindBlock, p, b.owner, l, b.base))
+	id := b.id(p, l)
+	value, err := s.db.Get(id.key(kindBlock))
 	for n := uint16(1); n <= b.pieces && err == nil; n++ {
 		var piece []byte
-		if piece, err = s.db.Get(pieceKey(p, b.owner, l, b.base, n)); err == nil {
+		if piece, err = s.db.Get(id.piece(n)); err == nil {
 			value = append(value, piece...)
 		}
 	}

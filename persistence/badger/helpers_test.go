@@ -2,7 +2,6 @@ package badger
 
 import (
 	"context"
-	"strings"
 	"testing"
 	"time"
 
@@ -56,11 +55,6 @@ func (b *bench) waitFor(said <-chan error) {
 	}
 }
 
-func (b *bench) appendTo(l core.LogID, body string) {
-	b.t.Helper()
-	b.commit(&core.Batch{Appends: []core.Append{{Log: l, Message: small(body)}}})
-}
-
 func (b *bench) fetch(f *core.Fetch) error {
 	b.t.Helper()
 	said := make(chan error, 1)
@@ -69,21 +63,6 @@ func (b *bench) fetch(f *core.Fetch) error {
 		return err
 	}
 	return <-said
-}
-
-// bodies is what a log holds, with spaces between.
-func (b *bench) bodies(l core.LogID) string {
-	b.t.Helper()
-	b.openPart()
-	f := &core.Fetch{Log: l}
-	if err := b.fetch(f); err != nil {
-		b.t.Fatal(err)
-	}
-	var all []string
-	for i := range f.Out {
-		all = append(all, string(f.Out[i].Message.Body))
-	}
-	return strings.Join(all, " ")
 }
 
 func small(body string) *core.Message {

@@ -7,20 +7,26 @@ import (
 )
 
 // The kinds of keys: the first octet. Numbers in keys are big-endian, so that
-// the database's order is theirs. Kinds 0 and 1 with other seconds octets
-// are persistence/lsm's own.
+// the database's order is theirs.
+//
+// Blocks come first, and among them the older before the newer. So what a
+// checkpoint adds lies behind all blocks there are, and when the database
+// merges a new table into a level it rewrites none of them: with the partition
+// first and the checkpoint nowhere, each octet was written twice as often.
+// Everything small lies behind the blocks, persistence/lsm's own keys (F0, F1)
+// included.
 const (
-	kindMeta      = 0x00 // 'M' name
-	kindPartition = 0x02 // p u16
-	kindBlock     = 0x10 // p, owner u64, log u64, base u64
-	kindIndex     = 0x11 // the same
-	kindPiece     = 0x12 // the same, n u16
-	kindLog       = 0x13 // p, log u64
-	kindPage      = 0x20 // p, page u64
-	kindMark      = 0x21 // p, cursor u64, offset u64
-	kindSet       = 0x22 // p, set u64, chunk u16; chunk 2^16-1: core has retired it
-	kindWide      = 0x23 // p, cursor u64: one with too many ranges for its page
-	kindRecord    = 0x30 // p, table u8, key
+	kindBlock     = 0x10 // checkpoint u64, p u16, owner u64, log u64, base u64
+	kindPiece     = 0x11 // the same, n u16
+	kindIndex     = 0x20 // the same as of the block
+	kindPartition = 0x30 // p u16
+	kindLog       = 0x31 // p, log u64
+	kindPage      = 0x32 // p, page u64
+	kindWide      = 0x33 // p, cursor u64: one with too many ranges for its page
+	kindMark      = 0x34 // p, cursor u64, offset u64
+	kindSet       = 0x35 // p, set u64, chunk u16; chunk 2^16-1: core has retired it
+	kindRecord    = 0x40 // p, table u8, key
+	kindMeta      = 0xf0 // 'M' name; the rest of it is persistence/lsm's
 )
 
 const setRetired = 1<<16 - 1
@@ -40,16 +46,38 @@ func partKey(kind byte, p core.PartitionID, room int) []byte {
 
 func metaKey(name string) []byte { return append([]byte{kindMeta, 'M'}, name...) }
 
-// blockKey is the key of a block at rest, or of its index entry.
-func blockKey(kind byte, p core.PartitionID, owner core.CursorID, l core.LogID, base core.Offset) []byte {
-	k := partKey(kind, p, 26)
-	k = binary.BigEndian.AppendUint64(k, uint64(owner))
-	k = binary.BigEndian.AppendUint64(k, uint64(l))
-	return binary.BigEndian.AppendUint64(k, uint64(base))
+// A blockID is where a block at rest is found.
+type blockID struct {
+	checkpoint uint64
+	part       core.PartitionID
+	owner      core.CursorID // 0: shared, or a stream's
+	log        core.LogID
+	base       core.Offset
 }
 
-func pieceKey(p core.PartitionID, owner core.CursorID, l core.LogID, base core.Offset, n uint16) []byte {
-	return binary.BigEndian.AppendUint16(blockKey(kindPiece, p, owner, l, base), n)
+func (b *block) id(p core.PartitionID, l core.LogID) blockID {
+	return blockID{b.checkpoint, p, b.owner, l, b.base}
+}
+
+// key is the key of a block, or of its index entry.
+func (id blockID) key(kind byte) []byte {
+	k := append(make([]byte, 0, 37), kind)
+	k = binary.BigEndian.AppendUint64(k, id.checkpoint)
+	k = binary.BigEndian.AppendUint16(k, uint16(id.part))
+	k = binary.BigEndian.AppendUint64(k, uint64(id.owner))
+	k = binary.BigEndian.AppendUint64(k, uint64(id.log))
+	return binary.BigEndian.AppendUint64(k, uint64(id.base))
+}
+
+// piece is the key of a block's n-th value behind the first.
+func (id blockID) piece(n uint16) []byte {
+	return binary.BigEndian.AppendUint16(id.key(kindPiece), n)
+}
+
+// parseBlockID reads the key of a block, of its index entry, or of a piece.
+func parseBlockID(key []byte) blockID {
+	n := func(at int) uint64 { return binary.BigEndian.Uint64(key[at:]) }
+	return blockID{n(1), core.PartitionID(binary.BigEndian.Uint16(key[9:])), core.CursorID(n(11)), core.LogID(n(19)), core.Offset(n(27))}
 }
 
 // numberKey is a key that ends with one number: a log, a page.

@@ -27,19 +27,29 @@ func (s *store) loadAll() error {
 	if err != nil {
 		return err
 	}
-	w := s.db.Writer(s.points.last)
 	for _, id := range ids {
-		p := newPart(id)
-		p.loading, p.pages, p.wides = true, map[uint64]uint64{}, map[core.CursorID]uint64{}
-		s.parts[id] = p
-		if err := s.load(p, w); err != nil {
+		if err := s.load(s.loading(id)); err != nil {
 			return fmt.Errorf("partition %d: %w", id, err)
 		}
 	}
-	return w.Flush()
+	l := blockLoader{s: s, w: s.db.Writer(s.points.last), mark: s.db.Mark().Checkpoint, known: map[blockID]uint16{}}
+	for _, step := range []struct {
+		kind   byte
+		values bool
+		read   func(key, value []byte) error
+	}{
+		{kindIndex, true, l.index},
+		{kindBlock, false, l.block},
+		{kindPiece, false, l.piece},
+	} {
+		if err := s.db.Scan([]byte{step.kind}, nil, step.values, step.read); err != nil {
+			return err
+		}
+	}
+	return l.w.Flush()
 }
 
-func (s *store) load(p *part, w *lsm.Writer) error {
+func (s *store) load(p *part) error {
 	v, err := s.db.Get(partKey(kindPartition, p.id, 0))
 	if err == nil {
 		p.lastID, err = decodePart(v)
@@ -47,35 +57,26 @@ func (s *store) load(p *part, w *lsm.Writer) error {
 	if err != nil {
 		return err
 	}
-	l := loader{p: p, w: w, mark: s.db.Mark().Checkpoint, known: map[string]uint16{}}
+	l := loader{p}
 	for _, step := range []struct {
-		kind   byte
-		values bool
-		read   func(key, value []byte) error
+		kind byte
+		read func(key, value []byte) error
 	}{
-		{kindLog, true, l.log},
-		{kindSet, true, l.set},
-		{kindPage, true, l.page},
-		{kindWide, true, l.wide},
-		{kindIndex, true, l.index},
-		{kindBlock, false, l.block},
-		{kindPiece, false, l.piece},
-		{kindMark, true, l.count},
+		{kindLog, l.log},
+		{kindSet, l.set},
+		{kindPage, l.page},
+		{kindWide, l.wide},
+		{kindMark, l.count},
 	} {
-		if err := s.db.Scan(partKey(step.kind, p.id, 0), nil, step.values, step.read); err != nil {
+		if err := s.db.Scan(partKey(step.kind, p.id, 0), nil, true, step.read); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// A loader reads one partition.
-type loader struct {
-	p     *part
-	w     *lsm.Writer
-	mark  uint64            // the last checkpoint that was finished
-	known map[string]uint16 // pieces, by owner, log and base of the blocks that are there
-}
+// A loader reads what is small of one partition.
+type loader struct{ p *part }
 
 func (l *loader) log(key, value []byte) error {
 	id := core.LogID(number(key, 0))
@@ -132,45 +133,6 @@ func (l *loader) wide(key, value []byte) error {
 	return nil
 }
 
-// index reads about one block. One of a checkpoint that was not finished will
-// be written again, perhaps cut otherwise; one without a log, or below its
-// log's first, was to be deleted.
-func (l *loader) index(key, value []byte) error {
-	p := l.p
-	owner, id, base := core.CursorID(number(key, 0)), core.LogID(number(key, 1)), core.Offset(number(key, 2))
-	lg := p.logs[id]
-	b, err := decodeIndex(value, owner, base, func(r core.RouteSetID) *route { return &route{id: r} })
-	if err != nil {
-		return &core.CorruptError{Log: id, From: base, To: base + 1, Text: "the index of a block is damaged (" + err.Error() + "): restore a backup"}
-	}
-	if b.checkpoint > l.mark {
-		return l.w.Put(lsm.Entry{Key: slices.Clone(key)})
-	}
-	l.known[string(key[3:])] = b.pieces
-	if lg == nil || b.end() <= lg.first {
-		p.freed = append(p.freed, freed{owner, id, base, b.pieces, b.stored})
-		return nil
-	}
-	p.revive(lg, b) // not before: of an unfinished checkpoint the sets may be missing
-	return p.link(lg, b)
-}
-
-// block deletes a block without an index entry.
-func (l *loader) block(key, _ []byte) error {
-	if _, ok := l.known[string(key[3:])]; ok {
-		return nil
-	}
-	return l.w.Put(lsm.Entry{Key: slices.Clone(key)})
-}
-
-func (l *loader) piece(key, _ []byte) error {
-	n := binary.BigEndian.Uint16(key[27:])
-	if pieces, ok := l.known[string(key[3:27])]; ok && n <= pieces {
-		return nil
-	}
-	return l.w.Put(lsm.Entry{Key: slices.Clone(key)})
-}
-
 func (l *loader) count(key, value []byte) error {
 	id, at := core.CursorID(number(key, 0)), core.Offset(number(key, 1))
 	n, err := decodeMark(value)
@@ -187,6 +149,53 @@ func (l *loader) count(key, value []byte) error {
 	}
 	c.marks[at] = n
 	return nil
+}
+
+// A blockLoader reads the index of the blocks.
+type blockLoader struct {
+	s     *store
+	w     *lsm.Writer
+	mark  uint64             // the last checkpoint that was finished
+	known map[blockID]uint16 // pieces of the blocks that are there
+}
+
+// index reads about one block. One of a checkpoint that was not finished will
+// be written again, perhaps cut otherwise; one without a log, or below its
+// log's first, was to be deleted.
+func (l *blockLoader) index(key, value []byte) error {
+	id := parseBlockID(key)
+	b, err := decodeIndex(value, id, func(r core.RouteSetID) *route { return &route{id: r} })
+	if err != nil {
+		return &core.CorruptError{Log: id.log, From: id.base, To: id.base + 1, Text: "the index of a block is damaged (" + err.Error() + "): restore a backup"}
+	}
+	p := l.s.parts[id.part]
+	if id.checkpoint > l.mark || p == nil {
+		return l.w.Put(lsm.Entry{Key: slices.Clone(key)})
+	}
+	l.known[id] = b.pieces
+	lg := p.logs[id.log]
+	if lg == nil || b.end() <= lg.first {
+		p.freed = append(p.freed, freed{id, b.pieces, b.stored})
+		return nil
+	}
+	p.revive(lg, b) // not before: of an unfinished checkpoint the sets may be missing
+	return p.link(lg, b)
+}
+
+// block deletes a block without an index entry.
+func (l *blockLoader) block(key, _ []byte) error {
+	if _, ok := l.known[parseBlockID(key)]; ok {
+		return nil
+	}
+	return l.w.Put(lsm.Entry{Key: slices.Clone(key)})
+}
+
+func (l *blockLoader) piece(key, _ []byte) error {
+	n := binary.BigEndian.Uint16(key[35:])
+	if pieces, ok := l.known[parseBlockID(key)]; ok && n <= pieces {
+		return nil
+	}
+	return l.w.Put(lsm.Entry{Key: slices.Clone(key)})
 }
 
 // link makes a block at rest known to its log and routes, which have nothing

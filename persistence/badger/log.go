@@ -69,11 +69,13 @@ func (b *block) addRecord(p *part, l *log, r *run, i int32, s *source) {
 	if len(b.uses) > uses {
 		route.used = append(route.used, usedIn{b, uint8(uses)})
 	}
-	if route.id == 0 {
+	switch {
+	case p.loading: // account will know
+	case route.id == 0:
 		b.kept++
-		return
+	default:
+		b.owed += int64(route.live)
 	}
-	b.owed += int64(route.live)
 }
 
 // addAhead adds a run to a log of which some cursors skip what is to come.
@@ -118,7 +120,7 @@ func (p *part) bury(l *log, b *block) {
 	if b.chunk() {
 		return
 	}
-	p.freed = append(p.freed, freed{b.owner, l.id, b.base, b.pieces, b.stored})
+	p.freed = append(p.freed, freed{b.id(p.id, l.id), b.pieces, b.stored})
 	p.deadBytes += int64(b.stored)
 }
 
@@ -286,5 +288,7 @@ func (p *part) dropLog(l *log) {
 	}
 	delete(p.logs, l.id)
 	p.changedLogs[l.id] = struct{}{}
-	p.forgetEnd(l.id)
+	if !p.loading {
+		p.dropped = append(p.dropped, l.id)
+	}
 }

@@ -28,8 +28,9 @@ type part struct {
 	logs     map[core.LogID]*log
 	cursors  map[core.CursorID]*cursor
 	sets     map[core.RouteSetID]*routeSet
-	loading  bool // nothing is accounted for yet
-	applying bool // the applier has the mutex; its own
+	loading  bool         // nothing is accounted for yet
+	applying bool         // the applier has the mutex; its own
+	dropped  []core.LogID // by the frame that is being applied; the applier's own
 
 	fresh overlay // what has still to go to the database; newest values
 	unfit overlay // what a checkpoint is writing
@@ -102,9 +103,7 @@ type usedIn struct {
 
 // freed is a block to be deleted from the database.
 type freed struct {
-	owner  core.CursorID
-	log    core.LogID
-	base   core.Offset
+	id     blockID
 	pieces uint16
 	stored int
 }
@@ -139,11 +138,18 @@ func (p *part) end(id core.LogID) *logEnd {
 	return e
 }
 
-// forgetEnd: a log was dropped.
-func (p *part) forgetEnd(id core.LogID) {
+// forgetEnds forgets the ends of the logs that a frame has dropped. p.mu must
+// not be held: who gives out offsets waits for it.
+func (p *part) forgetEnds() {
+	if len(p.dropped) == 0 {
+		return
+	}
 	p.assigning.Lock()
-	delete(p.ends, id)
+	for _, id := range p.dropped {
+		delete(p.ends, id)
+	}
 	p.assigning.Unlock()
+	p.dropped = p.dropped[:0]
 }
 
 // A source is a batch to be applied, and where its frame is. Only Log and

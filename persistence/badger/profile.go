@@ -46,7 +46,7 @@ var edgeProfile = profile{
 
 var serverProfile = profile{
 	maxRecord: 16 << 20, maxBatch: 32<<20 - 64<<10, maxOps: 65536,
-	maxKey: 8 << 10, maxValue: 1<<20 - 1<<10,
+	maxKey: 8 << 10, maxValue: 1<<20 - 16<<10,
 	staging: 16 << 20, blockBytes: 256 << 10, spillBytes: 32 << 20, overlay: 32 << 20, readers: 4,
 	segment: 64 << 20, segments: 16, sizes: lsm.Server,
 }
@@ -79,7 +79,7 @@ func (p Profile) resolve() (profile, error) {
 func (p Profile) Memory() (limit int64, percent int) {
 	memory := machineMemory()
 	if p == Edge || p == Auto && memory > 0 && memory < 2<<30 {
-		return 112 << 20, 50
+		return 96 << 20, 50
 	}
 	return memory / 4, 100
 }

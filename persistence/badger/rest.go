@@ -73,7 +73,8 @@ func decodeLog(id core.LogID, b []byte) (*log, error) {
 // on the page octet | log | floor | ranges, then of each: distance from the end
 // of the one before, or the floor | length.
 //
-// A cursor whose ranges take more than wideBytes has a value of its own: version
+// A cursor whose ranges take more than wideBytes, or for which the page has no
+// room, has a value of its own: version
 // | the commit it is true for | the same from log on.
 func (p *part) encodePage(page uint64) (b []byte, wide []*cursor, n int) {
 	b = append(make([]byte, 0, 256), pageVersion)
@@ -83,18 +84,24 @@ func (p *part) encodePage(page uint64) (b []byte, wide []*cursor, n int) {
 		if c == nil {
 			continue
 		}
-		if 4*len(c.settled.above) > wideBytes {
-			wide = append(wide, c)
+		before := len(b)
+		if 4*len(c.settled.above) <= wideBytes {
+			b = appendCursor(append(b, byte(i)), c)
+		}
+		if len(c.settled.above) > 0 && (len(b) == before || len(b) > pageBytes) {
+			b, wide = b[:before], append(wide, c)
 			continue
 		}
 		n++
-		b = append(b, byte(i))
-		b = appendCursor(b, c)
 	}
 	return b, wide, n
 }
 
 const wideBytes = 4 << 10
+
+// pageBytes is what a page of cursors may have, but for cursors without ranges:
+// those that do not fit have values of their own. A page is one value.
+const pageBytes = 16 << 10
 
 // encodeWide is a cursor with a value of its own, of most octets.
 func (p *part) encodeWide(c *cursor, most int) (b []byte, whole bool) {
@@ -405,7 +412,7 @@ func (r *recordReader) nextOfBlock() {
 // An index entry at rest: what openBlock would tell of a block, without
 // reading it.
 //
-//	crc32c | version octet | flags octet | checkpoint | n | pieces | octets stored | Message.Size of all
+//	crc32c | version octet | flags octet | n | pieces | octets stored | Message.Size of all
 //	| first time | last time | last - base | uses, then of each: routes | n | bytes
 //	| length of steps | steps | which, n octets, if uses > 1
 //
@@ -419,7 +426,7 @@ func appendIndex(dst []byte, b *block) []byte {
 		dst[at+5] |= indexSteps
 	}
 	for _, v := range []uint64{
-		b.checkpoint, uint64(b.n), uint64(b.pieces), uint64(b.stored), uint64(b.bytes),
+		uint64(b.n), uint64(b.pieces), uint64(b.stored), uint64(b.bytes),
 		uint64(b.minTime), uint64(b.maxTime), uint64(b.last - b.base), uint64(len(b.uses)),
 	} {
 		dst = binary.AppendUvarint(dst, v)
@@ -439,7 +446,7 @@ func appendIndex(dst []byte, b *block) []byte {
 }
 
 // decodeIndex reads an index entry. routeOf finds the routes.
-func decodeIndex(v []byte, owner core.CursorID, base core.Offset, routeOf func(core.RouteSetID) *route) (*block, error) {
+func decodeIndex(v []byte, id blockID, routeOf func(core.RouteSetID) *route) (*block, error) {
 	flags, r, err := checkSum(v, "index", indexVersion)
 	if err == nil && flags&^indexSteps != 0 {
 		err = fmt.Errorf("an index with flags %#x: start the Godwit that wrote it", flags)
@@ -447,13 +454,13 @@ func decodeIndex(v []byte, owner core.CursorID, base core.Offset, routeOf func(c
 	if err != nil {
 		return nil, err
 	}
-	b := &block{base: base, owner: owner, checkpoint: r.number()}
+	b := &block{base: id.base, owner: id.owner, checkpoint: id.checkpoint}
 	n, pieces, stored := r.number(), r.number(), r.number()
 	b.bytes = int64(r.number())
 	b.minTime, b.maxTime = r.time(), r.time()
-	b.last = base + core.Offset(r.number())
+	b.last = b.base + core.Offset(r.number())
 	uses := r.number()
-	if r.err == nil && (n == 0 || n > 1<<31 || pieces > math.MaxUint16 || stored > 1<<31 || uses == 0 || uses > maxUses || b.last < base) {
+	if r.err == nil && (n == 0 || n > 1<<31 || pieces > math.MaxUint16 || stored > 1<<31 || uses == 0 || uses > maxUses || b.last < b.base) {
 		r.fail(fmt.Errorf("%d records of %d octets in %d pieces with %d route sets", n, stored, pieces, uses))
 	}
 	b.n, b.pieces, b.stored = int(n), uint16(pieces), int(stored)

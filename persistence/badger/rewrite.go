@@ -238,9 +238,10 @@ func (k *checkpointer) cut(p *part, l *log, own map[core.CursorID][]kept) (entri
 			}
 			value := w.seal()
 			w.block.stored = len(value)
+			id := w.block.id(p.id, l.id)
 			entries = append(entries,
-				lsm.Entry{Key: blockKey(kindBlock, p.id, owner, l.id, w.block.base), Value: value},
-				lsm.Entry{Key: blockKey(kindIndex, p.id, owner, l.id, w.block.base), Value: appendIndex(nil, w.block)})
+				lsm.Entry{Key: id.key(kindBlock), Value: value},
+				lsm.Entry{Key: id.key(kindIndex), Value: appendIndex(nil, w.block)})
 			fresh = append(fresh, w.block)
 		}
 		for i := range records {
@@ -266,8 +267,8 @@ func withDeleted(p *part, l *log, entries []lsm.Entry, old []*block) []lsm.Entry
 		put[string(entries[i].Key)] = struct{}{}
 	}
 	for _, b := range old {
-		f := freed{b.owner, l.id, b.base, b.pieces, b.stored}
-		for _, e := range f.entries(p.id) {
+		f := freed{b.id(p.id, l.id), b.pieces, b.stored}
+		for _, e := range f.entries() {
 			if _, again := put[string(e.Key)]; !again {
 				entries = append(entries, e)
 			}
@@ -290,7 +291,7 @@ func (p *part) exchange(l *log, old, fresh []*block) error {
 		// It was freed meanwhile and is to be deleted, which it is; a new
 		// block may have its key.
 		p.freed = slices.DeleteFunc(p.freed[:buried], func(f freed) bool {
-			return f.owner == b.owner && f.log == l.id && f.base == b.base
+			return f.id == b.id(p.id, l.id)
 		})
 		buried = len(p.freed)
 	}

@@ -37,10 +37,12 @@ type run struct {
 }
 
 // A run is closed when it has as many octets or records: it is the least a
-// fetch reads, and its records may have as many different routes.
+// fetch reads, for one message too, and its records may have as many different
+// routes. A chunk is closed when it has as many octets.
 const (
-	runBytes   = 16 << 10
+	runBytes   = 4 << 10
 	runRecords = 192
+	chunkBytes = 16 << 10
 )
 
 var stagedPool = sync.Pool{New: func() any { return new(staged) }}

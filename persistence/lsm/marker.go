@@ -39,14 +39,18 @@ const (
 
 // Keys that are ours:
 //
-//	00 'T' txn u64   marker: kind octet, checkpoint uvarint
-//	00 'M' "mark0"   the marks take turns
-//	00 'M' "mark1"
-//	01 'R'           put and dropped by Reclaim
+//	f0 'T' txn u64   marker: kind octet, checkpoint uvarint
+//	f0 'M' "mark0"   the marks take turns
+//	f0 'M' "mark1"
+//	f1 'R'           put and dropped by Reclaim
+//
+// They lie behind everything of the caller's, whose large values do well to come
+// first and in the order of time: each transaction has some of ours, and a
+// compaction rewrites what lies between the first and the last key of a table.
 var (
-	markerPrefix = []byte{0x00, 'T'}
-	markPrefix   = []byte("\x00Mmark")
-	reclaimKey   = []byte{0x01, 'R'}
+	markerPrefix = []byte{0xf0, 'T'}
+	markPrefix   = []byte("\xf0Mmark")
+	reclaimKey   = []byte{0xf1, 'R'}
 )
 
 func markerKey(txn uint64) []byte {
