@@ -571,7 +571,9 @@ func (g *gatherer) flush(w *blockWriter) error {
 // pieceBytes is the largest value of a block: a longer one is in pieces.
 const pieceBytes = 256 << 10
 
-// rest writes all but the blocks, and deletes blocks.
+// rest writes all but the blocks, and deletes blocks. What it says of a log is
+// older than what it says of the log's cursors, and is written after it: so
+// replay, which meets an op older than that, knows that the cursors know it.
 func (m *move) rest() error {
 	p := m.p
 	p.mu.Lock()
@@ -583,18 +585,13 @@ func (m *move) rest() error {
 		m.logs = append(m.logs, id)
 		e := lsm.Entry{Key: numberKey(kindLog, p.id, uint64(id))}
 		if l := p.logs[id]; l != nil {
-			e.Value = encodeLog(l)
+			e.Value = encodeLog(l, p.commit)
 		}
 		entries = append(entries, e)
 	}
 	clear(p.changedLogs)
 	m.pages = m.changedPages()
 	p.mu.Unlock()
-	for _, e := range entries {
-		if err := m.w.Put(e); err != nil {
-			return err
-		}
-	}
 	for k, v := range p.unfit.sorted() {
 		if err := m.w.Put(lsm.Entry{Key: []byte(k), Value: v}); err != nil {
 			return err
@@ -605,50 +602,61 @@ func (m *move) rest() error {
 			return err
 		}
 	}
-	return m.delete()
+	if err := m.delete(); err != nil {
+		return err
+	}
+	for _, e := range entries { // last: see above
+		if err := m.w.Put(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // page writes a page of cursors, and before it those of them that have values
 // of their own: a crash in between leaves both, and the newer one counts.
 func (m *move) page(page uint64) error {
+	own, together := m.encodePage(page)
+	for _, e := range own {
+		if err := m.w.Put(e); err != nil {
+			return err
+		}
+	}
+	return m.w.Put(together...)
+}
+
+// encodePage is a page, with the cursors that have values of their own, and
+// those that have had and are on the page again.
+func (m *move) encodePage(page uint64) (own, together []lsm.Entry) {
 	p := m.p
-	p.mu.RLock()
+	p.mu.Lock() // whoever drops a cursor must see that it is wide
+	defer p.mu.Unlock()
 	value, wide, n := p.encodePage(page)
 	if n == 0 {
 		value = nil
 	}
-	entries := []lsm.Entry{{Key: numberKey(kindPage, p.id, page), Value: value}}
-	var own []lsm.Entry
-	for _, c := range wide {
+	together = []lsm.Entry{{Key: numberKey(kindPage, p.id, page), Value: value}}
+	for i := range 1 << pageBits {
+		c := p.cursors[core.CursorID(page<<pageBits|uint64(i))]
+		if c == nil {
+			continue
+		}
 		key := numberKey(kindWide, p.id, uint64(c.id))
+		if !slices.Contains(wide, c) {
+			if c.wide {
+				together = append(together, lsm.Entry{Key: key})
+			}
+			c.wide = false
+			continue
+		}
+		c.wide = true
 		v, whole := p.encodeWide(c, m.s.db.MaxEntry()-len(key))
 		if !whole {
 			m.s.log.Warn("a cursor has settled in so many places that some are forgotten at a restart", slog.Uint64("cursor", uint64(c.id)), slog.Int("ranges", len(c.settled.above)))
 		}
 		own = append(own, lsm.Entry{Key: key, Value: v})
 	}
-	for i := range 1 << pageBits {
-		if c := p.cursors[core.CursorID(page<<pageBits|uint64(i))]; c != nil && c.wide && !slices.Contains(wide, c) {
-			entries = append(entries, lsm.Entry{Key: numberKey(kindWide, p.id, uint64(c.id))})
-		}
-	}
-	p.mu.RUnlock()
-	for _, e := range own {
-		if err := m.w.Put(e); err != nil {
-			return err
-		}
-	}
-	if err := m.w.Put(entries...); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	for i := range 1 << pageBits {
-		if c := p.cursors[core.CursorID(page<<pageBits|uint64(i))]; c != nil {
-			c.wide = slices.Contains(wide, c)
-		}
-	}
-	p.mu.Unlock()
-	return nil
+	return own, together
 }
 
 // changedPages is the pages of cursors that have changed. p.mu is held.

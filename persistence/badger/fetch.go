@@ -3,6 +3,7 @@ package badger
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"sort"
 	"sync"
@@ -110,8 +111,11 @@ type fetching struct {
 	from  core.Offset // everything below has been given or is not wanted
 
 	plan  []planned
+	begun int // how many of plan have been opened
 	heads []planned
-	until core.Offset // where the next plan begins
+	gaps  [][2]core.Offset // those of plan
+	spare [][]byte         // buffers for runs
+	until core.Offset      // where the next plan begins
 	moves int
 }
 
@@ -185,7 +189,7 @@ var errMoved = errors.New("moved")
 // look plans a round. False: there is nothing at or after v.from; until is
 // then the end of the log.
 func (v *fetching) look() bool {
-	v.plan = v.plan[:0]
+	v.plan, v.gaps, v.begun = v.plan[:0], v.gaps[:0], 0
 	p, f := v.p, v.f
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -241,16 +245,17 @@ func (v *fetching) lookFor(c *cursor, from core.Offset) {
 	}
 	v.collect(lanes, func(b *block) (int, bool) {
 		pl := plan(b)
-		for i := range b.uses {
-			if b.uses[i].route.has(c.id) {
-				pl.want(i)
+		for _, r := range c.routes {
+			if i := r.search(b.base); i < len(r.used) && r.used[i].block == b {
+				pl.want(int(r.used[i].use))
 			}
 		}
-		n := 0
+		n, first := 0, len(v.gaps)
 		for a, z := range c.settled.gaps(max(from, b.base), b.end()) {
-			pl.gaps = append(pl.gaps, [2]core.Offset{a, z})
+			v.gaps = append(v.gaps, [2]core.Offset{a, z})
 			n += pl.count(a, z)
 		}
+		pl.gaps = v.gaps[first:len(v.gaps):len(v.gaps)]
 		if n == 0 {
 			return 0, false
 		}
@@ -266,9 +271,9 @@ func (v *fetching) lookFor(c *cursor, from core.Offset) {
 
 // count is how many records are wanted in [from, to).
 func (h *planned) count(from, to core.Offset) (n int) {
-	for i := range h.block.uses {
-		if h.mine[i/64]>>(i%64)&1 == 1 {
-			n += h.block.count(uint8(i), from, to)
+	for i, word := range h.mine {
+		for ; word != 0; word &= word - 1 {
+			n += h.block.count(uint8(64*i+bits.TrailingZeros64(word)), from, to)
 		}
 	}
 	return n
@@ -298,7 +303,10 @@ func (v *fetching) lookAtAll(l *log, from core.Offset) {
 func (v *fetching) collect(lanes []lane, want func(*block) (int, bool)) {
 	records := 0
 	var bytes int64
-	seen := map[*block]struct{}{}
+	var seen map[*block]struct{}
+	if len(lanes) > 1 {
+		seen = map[*block]struct{}{}
+	}
 	for {
 		var next *lane
 		var first *block
@@ -320,7 +328,7 @@ func (v *fetching) collect(lanes []lane, want func(*block) (int, bool)) {
 			return
 		}
 		next.at++
-		if len(lanes) > 1 {
+		if seen != nil {
 			seen[first] = struct{}{}
 		}
 		if n, any := want(first); any {
@@ -336,13 +344,15 @@ func (v *fetching) read() (full bool, err error) {
 	v.heads = v.heads[:0]
 	for {
 		least := v.leastHead()
-		for len(v.plan) > 0 && (least < 0 || v.plan[0].block.base < v.heads[least].records.offset) {
-			h := v.plan[0]
-			v.plan = v.plan[1:]
+		for v.begun < len(v.plan) && (least < 0 || v.plan[v.begun].block.base < v.heads[least].records.offset) {
+			h := v.plan[v.begun]
+			v.begun++
 			if more, err := v.open(&h); err != nil {
 				return false, err
 			} else if more {
 				v.heads = append(v.heads, h)
+			} else {
+				v.giveBack(&h)
 			}
 			least = v.leastHead()
 		}
@@ -358,9 +368,18 @@ func (v *fetching) read() (full bool, err error) {
 			return false, err
 		}
 		if !more {
+			v.giveBack(h)
 			v.heads = slices.Delete(v.heads, least, least+1)
 		}
 	}
+}
+
+// giveBack keeps the buffer of a chunk that has been read: messages are copies.
+func (v *fetching) giveBack(h *planned) {
+	if h.block.chunk() && len(v.spare) < 4 && cap(h.data) <= 64<<10 {
+		v.spare = append(v.spare, h.data)
+	}
+	h.data = nil
 }
 
 // leastHead is the open block whose next record has the lowest offset; -1:
@@ -409,6 +428,9 @@ func (h *planned) attempts(o core.Offset) uint16 {
 func (v *fetching) open(h *planned) (more bool, err error) {
 	h.at, h.i = h.block.base, -1
 	if h.block.chunk() {
+		if n := len(v.spare); n > 0 {
+			h.data, v.spare = v.spare[n-1], v.spare[:n-1]
+		}
 		return v.next(h)
 	}
 	if h.data, err = v.s.readBlock(v.p.id, v.f.Log, h.block); err == nil {
@@ -464,7 +486,7 @@ func (v *fetching) nextRun(h *planned) error {
 	for ; h.run < len(h.runs); h.run++ {
 		p := &h.runs[h.run]
 		end := h.at + core.Offset(p.n)
-		if len(h.gaps) > 0 && h.gaps[0][0] < end {
+		if len(h.gaps) > 0 && h.gaps[0][0] < end && h.wantedIn(h.i+1, int(p.n)) {
 			var err error
 			if h.data, err = v.s.readRun(h.block, p, h.data); err == nil {
 				h.records, err = openRun(h.data, h.at, p)
@@ -477,6 +499,20 @@ func (v *fetching) nextRun(h *planned) error {
 		h.at = end
 	}
 	return nil
+}
+
+// wantedIn says whether one of n records from the i-th on is of a use that is
+// wanted: most runs have nothing for one of many cursors, and are not read.
+func (h *planned) wantedIn(i, n int) bool {
+	if h.which == nil {
+		return true
+	}
+	for _, use := range h.which[i:min(i+n, len(h.which))] {
+		if h.mine[use/64]>>(use%64)&1 == 1 {
+			return true
+		}
+	}
+	return false
 }
 
 // failed says what it means that a block cannot be read: that it is not what

@@ -137,7 +137,7 @@ func FuzzPage(f *testing.F) {
 
 func FuzzSmallValues(f *testing.F) {
 	f.Add(encodePart(123_456))
-	f.Add(encodeLog(&log{first: 5, next: 1_000_000, clock: 1_790_000_000_000}))
+	f.Add(encodeLog(&log{first: 5, next: 1_000_000, clock: 1_790_000_000_000}, 77))
 	f.Add(setChunks([]core.CursorID{2, 3, 1_000_000})[0])
 	f.Fuzz(func(t *testing.T, v []byte) {
 		bounded(t, len(v), func() {

@@ -145,7 +145,7 @@ func TestGoldenFormats(t *testing.T) {
 		"index":       appendIndex(nil, shared),
 		"index_owned": appendIndex(nil, owned),
 		"partition":   encodePart(123_456),
-		"log":         encodeLog(&log{first: 5, next: 1_000_000, clock: 1_790_000_000_000}),
+		"log":         encodeLog(&log{first: 5, next: 1_000_000, clock: 1_790_000_000_000}, 77),
 		"page":        page,
 		"wide":        wide,
 		"set":         setChunks([]core.CursorID{2, 3, 1_000_000})[0],

@@ -219,7 +219,7 @@ func (p *part) checkSets(b *core.Batch) error {
 		if _, solo := r.Member(); r == 0 || solo {
 			continue
 		}
-		if _, ok := p.defined[r]; ok || definedIn(b, r) {
+		if p.definedFor(b, r) {
 			continue
 		}
 		return fmt.Errorf("bug: an append uses route set %d, which no batch has defined", r)
@@ -227,6 +227,19 @@ func (p *part) checkSets(b *core.Batch) error {
 	return nil
 }
 
+// definedFor says whether a set can be used by b: its own sets come first, the
+// last word counts, and to retire one while it is used would lose messages.
+func (p *part) definedFor(b *core.Batch, r core.RouteSetID) bool {
+	_, ok := p.defined[r]
+	for i := range b.Sets {
+		if b.Sets[i].ID == r {
+			ok = b.Sets[i].Members != nil
+		}
+	}
+	return ok
+}
+
+// definedIn says whether b itself defines a set.
 func definedIn(b *core.Batch, r core.RouteSetID) bool {
 	return slices.ContainsFunc(b.Sets, func(s core.RouteSet) bool { return s.ID == r && s.Members != nil })
 }

@@ -398,12 +398,8 @@ func (s *store) cursorStates(p *part) ([]core.CursorState, error) {
 		states = append(states, st)
 	}
 	p.mu.RUnlock()
-	for _, o := range partly {
-		bytes, err := s.portionBytes(p, o)
-		if err != nil {
-			return nil, err
-		}
-		states[o.state].Bytes += bytes
+	if err := s.addPortions(p, partly, states); err != nil {
+		return nil, err
 	}
 	slices.SortFunc(states, func(a, b core.CursorState) int { return cmp.Compare(a.ID, b.ID) })
 	return states, nil
@@ -462,26 +458,70 @@ func (t *totals) add(st *core.CursorState, from, to core.Offset, state int, part
 	return partly
 }
 
-// portionBytes reads how large the records of a portion are. A block that is
-// gone meanwhile has nothing to count.
-func (s *store) portionBytes(p *part, o portion) (bytes int64, err error) {
-	f := core.Fetch{Log: o.log}
+// addPortions reads how large the records of portions are, each block once. A
+// block that is gone meanwhile has nothing to count.
+func (s *store) addPortions(p *part, partly []portion, states []core.CursorState) error {
+	of := map[*block][]portion{}
+	for _, o := range partly {
+		of[o.block] = append(of[o.block], o)
+	}
+	for b, portions := range of {
+		sizes, err := s.sizesOf(p, portions[0].log, b)
+		if errors.Is(err, errMoved) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, o := range portions {
+			states[o.state].Bytes += sizes[o.use].between(o.from, o.to)
+		}
+	}
+	return nil
+}
+
+// useSizes is the records of one use of a block, and how large all before each
+// of them are.
+type useSizes struct {
+	offsets []core.Offset
+	before  []int64
+	all     int64
+}
+
+func (u *useSizes) between(from, to core.Offset) int64 {
+	upTo := func(o core.Offset) int64 {
+		if i, _ := slices.BinarySearch(u.offsets, o); i < len(u.offsets) {
+			return u.before[i]
+		}
+		return u.all
+	}
+	return upTo(to) - upTo(from)
+}
+
+// sizesOf reads a block's sizes, by use.
+func (s *store) sizesOf(p *part, l core.LogID, b *block) (sizes [maxUses]useSizes, err error) {
+	f := core.Fetch{Log: l, From: 1}
 	v := fetching{s: s, p: p, f: &f}
 	p.mu.RLock()
-	h := plan(o.block)
+	h := plan(b)
+	for use := range b.uses {
+		h.want(use)
+	}
+	h.gaps = [][2]core.Offset{{b.base, b.end()}}
 	p.mu.RUnlock()
-	h.want(int(o.use))
-	h.gaps = [][2]core.Offset{{max(o.from, o.block.base), o.to}}
 	more, err := v.open(&h)
 	for more && err == nil {
 		var m *core.Message
 		if m, err = core.DecodeMessage(h.records.message); err == nil {
-			bytes += m.Size()
+			use := uint8(0)
+			if h.which != nil {
+				use = h.which[h.i]
+			}
+			u := &sizes[use]
+			u.offsets, u.before = append(u.offsets, h.records.offset), append(u.before, u.all)
+			u.all += m.Size()
 			more, err = v.next(&h)
 		}
 	}
-	if errors.Is(err, errMoved) {
-		return bytes, nil
-	}
-	return bytes, err
+	return sizes, err
 }

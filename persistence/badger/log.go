@@ -173,7 +173,7 @@ func cut[E any](s []E, i int) []E {
 // trim shortens a log from its head.
 func (p *part) trim(t core.Trim) {
 	l := p.logs[t.Log]
-	if l == nil {
+	if l == nil || p.knownAtRest(t.Log) {
 		return
 	}
 	if t.Before == core.MaxOffset {

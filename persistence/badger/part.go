@@ -57,6 +57,7 @@ type log struct {
 	first  core.Offset // nothing below is seen any more
 	next   core.Offset
 	clock  int64    // time of the newest record; never goes back
+	rest   uint64   // the commit that what the database says of it is true for
 	blocks []*block // shared ones at rest and chunks, oldest first: none overlaps another
 	routes map[core.RouteSetID]*route
 	sets   []*route             // those of routes that are a set's
@@ -234,6 +235,13 @@ func newLog(id core.LogID) *log {
 // has of it: an op of the journal may be replayed that a checkpoint has seen.
 func (p *part) settledAtRest(c core.CursorID) bool {
 	return p.loading && max(p.pages[pageOf(c)], p.wides[c]) >= p.commit
+}
+
+// knownAtRest says whether ops on a log are older than what the database has of
+// it. What such an op reached was known when it came; by now the log is longer.
+func (p *part) knownAtRest(id core.LogID) bool {
+	l := p.logs[id]
+	return p.loading && l != nil && l.rest >= p.commit
 }
 
 // move creates, seeks or drops a cursor.
@@ -469,7 +477,7 @@ func (p *part) newRoute(l *log, id core.RouteSetID) *route {
 // mark notes a delivery count.
 func (p *part) mark(m core.Mark) {
 	c := p.cursors[m.Cursor]
-	if c == nil || !p.owes(c, m.At) {
+	if c == nil || p.knownAtRest(c.log) || !p.owes(c, m.At) {
 		return
 	}
 	if m.Attempts == 0 {

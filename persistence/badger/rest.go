@@ -54,11 +54,12 @@ func decodePart(b []byte) (lastID uint64, err error) {
 	return lastID, r.end("partition")
 }
 
-// A log: version | first | next | clock.
-func encodeLog(l *log) []byte {
+// A log: version | first | next | clock | the commit it is true for.
+func encodeLog(l *log, commit uint64) []byte {
 	b := binary.AppendUvarint([]byte{logVersion}, uint64(l.first))
 	b = binary.AppendUvarint(b, uint64(l.next))
-	return binary.AppendUvarint(b, uint64(l.clock))
+	b = binary.AppendUvarint(b, uint64(l.clock))
+	return binary.AppendUvarint(b, commit)
 }
 
 func decodeLog(id core.LogID, b []byte) (*log, error) {
@@ -66,6 +67,7 @@ func decodeLog(id core.LogID, b []byte) (*log, error) {
 	l := newLog(id)
 	l.first, l.next = core.Offset(r.number()), core.Offset(r.number())
 	l.clock = r.time()
+	l.rest = r.number()
 	return l, r.end("log")
 }
 
@@ -464,6 +466,7 @@ func decodeIndex(v []byte, id blockID, routeOf func(core.RouteSetID) *route) (*b
 		r.fail(fmt.Errorf("%d records of %d octets in %d pieces with %d route sets", n, stored, pieces, uses))
 	}
 	b.n, b.pieces, b.stored = int(n), uint16(pieces), int(stored)
+	left := b.n
 	for range uses {
 		id := unpackRoutes(r.number())
 		u := use{n: int(r.number()), bytes: int64(r.number())}
@@ -472,6 +475,12 @@ func decodeIndex(v []byte, id blockID, routeOf func(core.RouteSetID) *route) (*b
 		}
 		u.route = routeOf(id)
 		b.uses = append(b.uses, u)
+		if left -= u.n; u.n < 1 || left < 0 {
+			return nil, fmt.Errorf("route set %d of %d has %d of %d records", len(b.uses), uses, u.n, b.n)
+		}
+	}
+	if r.err == nil && left != 0 {
+		return nil, fmt.Errorf("%d of %d records have no route set", left, b.n)
 	}
 	if flags&indexSteps != 0 {
 		b.steps = append([]byte(nil), r.bytes()...)
@@ -497,7 +506,7 @@ func (b *block) sound() error {
 		}
 	}
 	r, at := reader{b: b.steps}, b.base
-	for i := 1; i < b.n && b.steps != nil; i++ {
+	for i := 1; i < b.n && b.steps != nil && r.err == nil; i++ {
 		at += core.Offset(r.number())
 	}
 	if b.steps == nil {

@@ -58,6 +58,9 @@ func (p *part) ack(a core.Ack) {
 		p.change(c)
 		return
 	}
+	if a.To > l.next {
+		p.change(c) // what it settled depends on when it came, so its page must say that it knows
+	}
 	from = max(from, l.first)
 	if from < to && p.settle(c, l, from, to) {
 		p.unmark(c, from, to)
