@@ -46,12 +46,20 @@ var codecWords = [...]string{
 	"text/plain", "text/plain;charset=utf-8", "true", "false",
 }
 
-// codecByLength finds a word: the numbers of all words of one length.
-var codecByLength = func() (table [32][]uint8) {
-	for i, w := range codecWords {
-		table[len(w)] = append(table[len(w)], uint8(i))
+// codecIndex finds a word: by its length and first octet the number, plus one,
+// of the first such word, and by word that of the next. Five texts of each
+// message are looked up, so it must cost next to nothing.
+var codecIndex = func() (t struct {
+	first [32][256]uint8
+	next  [len(codecWords)]uint8
+}) {
+	for i := len(codecWords) - 1; i >= 0; i-- {
+		if w := codecWords[i]; w != "" {
+			at := &t.first[len(w)][w[0]]
+			t.next[i], *at = *at, uint8(i+1)
+		}
 	}
-	return table
+	return t
 }()
 
 // AppendMessage appends m as it looks at rest. Everything is kept but Expect,
@@ -103,10 +111,10 @@ func AppendMessage(dst []byte, m *Message) []byte {
 func restTime(t time.Time) uint64 { return uint64(max(t.UnixMilli(), 1)) }
 
 func appendText(dst []byte, s string) []byte {
-	if len(s) < len(codecByLength) {
-		for _, n := range codecByLength[len(s)] {
-			if codecWords[n] == s {
-				return append(dst, n<<1|1)
+	if s != "" && len(s) < len(codecIndex.first) {
+		for n := codecIndex.first[len(s)][s[0]]; n > 0; n = codecIndex.next[n-1] {
+			if codecWords[n-1] == s {
+				return append(dst, (n-1)<<1|1)
 			}
 		}
 	}

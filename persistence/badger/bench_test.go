@@ -170,3 +170,104 @@ func BenchmarkShared(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkInFlight keeps window messages of 256 octets in flight, in batches
+// of 256: when one is durable it is delivered, and settled by the batch that
+// takes its place. One op is one message, published, stored, delivered and
+// settled.
+func BenchmarkInFlight(b *testing.B) {
+	for _, profile := range []Profile{Edge, Server} {
+		for _, window := range []int{256, 1024, 4096} {
+			b.Run(fmt.Sprintf("%s/window=%d", profile, window), func(b *testing.B) { benchmarkInFlight(b, profile, window) })
+		}
+	}
+}
+
+// A flight is one batch, used again and again.
+type flight struct {
+	batch core.Batch
+	sent  time.Time
+	said  chan<- *flight
+	err   error
+}
+
+func (f *flight) Committed(_ *core.Batch, err error) {
+	f.err = err
+	f.said <- f
+}
+
+// turn settles what the batch before has stored and publishes as many again.
+func (f *flight) turn(m *core.Message, n int) {
+	b := &f.batch
+	b.Acks = b.Acks[:0]
+	if k := len(b.Appends); k > 0 {
+		b.Acks = append(b.Acks, core.Ack{Cursor: 2, From: b.Appends[0].Offset, To: b.Appends[k-1].Offset + 1, N: int64(k)})
+	}
+	b.Appends = b.Appends[:0]
+	for range n {
+		b.Appends = append(b.Appends, core.Append{Log: 1, Routes: core.Solo(2), Message: m})
+	}
+	b.Wait, b.Done, f.sent = true, f, time.Now()
+}
+
+func benchmarkInFlight(b *testing.B, profile Profile, window int) {
+	s, err := Open(b.TempDir(), Options{Profile: profile, NoBallast: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close(context.Background())
+	p, err := s.Open(context.Background(), 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	m := &core.Message{
+		Address: core.Address{VHost: "/", Exchange: core.TopicExchange, Topic: "plant/7/temp"},
+		From:    &core.Identity{VHost: "/", User: "press", Client: "press-7", Protocol: "mqtt"},
+		QoS:     1, Body: make([]byte, 256), Arrived: time.UnixMilli(1_790_000_000_000),
+	}
+	said := make(chan *flight, window/256+1)
+	first := &flight{said: said}
+	first.batch = core.Batch{Wait: true, Done: first, Cursors: []core.CursorOp{{ID: 2, Log: 1}}}
+	if err := p.Commit(&first.batch); err != nil {
+		b.Fatal(err)
+	}
+	<-said
+	var took []time.Duration
+	b.ReportAllocs()
+	b.ResetTimer()
+	start, cpu, before := time.Now(), cpuTime(), s.Stats()
+	left, open := b.N, 0
+	send := func(f *flight) {
+		n := min(256, left)
+		left -= n
+		f.turn(m, n)
+		if err := p.Commit(&f.batch); err != nil {
+			b.Fatal(err)
+		}
+		open++
+	}
+	for range window / 256 {
+		if left > 0 {
+			send(&flight{said: said})
+		}
+	}
+	for open > 0 {
+		f := <-said
+		open--
+		took = append(took, time.Since(f.sent))
+		if f.err != nil {
+			b.Fatal(f.err)
+		}
+		if left > 0 {
+			send(f)
+		}
+	}
+	b.StopTimer()
+	after := s.Stats()
+	slices.Sort(took)
+	b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "msg/s")
+	b.ReportMetric(float64(cpuTime()-cpu)/float64(b.N), "cpu-ns/msg")
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+	b.ReportMetric(float64(after.BytesWritten-before.BytesWritten)/float64(256*b.N), "WA")
+}

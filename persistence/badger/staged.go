@@ -49,7 +49,7 @@ var stagedPool = sync.Pool{New: func() any { return new(staged) }}
 
 // recycle gives st back for reuse.
 func (st *staged) recycle() {
-	if cap(st.encoded) > 1<<20 || cap(st.sizes) > 1<<14 {
+	if cap(st.encoded) > 4<<20 || cap(st.sizes) > 1<<14 {
 		return
 	}
 	*st = staged{encoded: st.encoded[:0], runs: st.runs[:0], sizes: st.sizes[:0]}
