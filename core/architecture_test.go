@@ -27,7 +27,13 @@ var ladder = []string{
 	"fate.go",        // how messages ended
 	"outbox.go",      // how the broker answers
 	"publication.go", // a message under way, and the answer owed
-	"queue.go",       // who gets it next
+	"backoff.go",     // how long what failed rests
+	"consumer.go",    // a reader's place at a queue
+	"level.go",       // one line of messages
+	"keyed.go",       // which key is whose
+	"queue.go",       // what waits
+	"letter.go",      // what becomes of what dies
+	"serving.go",     // who gets it next
 	"retained.go",    // the last value of an address
 	"listener.go",    // who gets it now
 	"exchange.go",    // who wants it
@@ -38,6 +44,8 @@ var ladder = []string{
 	"declare.go",     // queues, bindings and exchanges come and go
 	"reading.go",     // messages go out
 	"lodging.go",     // sessions come, are parked and end
+	"placing.go",     // messages go into queues
+	"burial.go",      // and out of them, to dead letters or elsewhere
 	"intake.go",      // messages come in
 	"loop.go",        // the shard's goroutine
 	"broker.go",      // the whole

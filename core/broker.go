@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -20,10 +21,11 @@ type Options struct {
 	VHosts []string // virtual hosts beside "/" and those that the store holds
 	Manual bool     // no goroutines: Step runs the shards (simulation)
 
-	NoAutoCreate bool  // an unknown queue is 404, not declared
-	Fates        int   // ends kept for explain, a shard; 0: 65,536
-	Window       int64 // bytes of ready messages in memory, a shard; 0: 32 MiB
-	Loose        int64 // messages in memory alone, a queue; 0: 100,000
+	NoAutoCreate bool   // an unknown queue is 404, not declared
+	Fates        int    // ends kept for explain, a shard; 0: 65,536
+	Window       int64  // bytes of ready messages in memory, a shard; 0: 32 MiB
+	Loose        int64  // messages in memory alone, a queue; 0: 100,000
+	Seed         uint64 // of the jitter of backoffs; 0: another at each start
 }
 
 // A Broker is the whole.
@@ -91,7 +93,7 @@ func (l Limits) or(d Limits) Limits {
 func (b *Broker) newShard(i int, p Partition) *shard {
 	s := &shard{
 		id: i, inbox: newInbox(), store: p, caps: b.caps, health: b.store.Health, now: b.now,
-		fates: &journal{size: b.options.Fates}, gate: &b.gate, publish: b.publishWill, fatal: b.lose,
+		fates: &journal{size: b.options.Fates}, gate: &b.gate, publish: b.publishWill, live: b.deadLive, fatal: b.lose,
 		autoCreate: !b.options.NoAutoCreate,
 		places:     make(map[uint64]*queue),
 		vhost:      b.vhost,
@@ -104,8 +106,22 @@ func (b *Broker) newShard(i int, p Partition) *shard {
 		nextID:     max(p.NextID(), uint64(i)<<48), // a place names its shard too
 	}
 	s.turn = s.newTurn()
-	s.env = queueEnv{now: b.now(), fates: s.fates, window: b.options.Window, least: min(64<<10, b.options.Window), loose: b.options.Loose}
+	seed := b.options.Seed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	s.env = queueEnv{
+		now: b.now(), fates: s.fates, window: b.options.Window, least: min(64<<10, b.options.Window), loose: b.options.Loose,
+		dice: rand.New(rand.NewPCG(seed, uint64(i))),
+	}
 	return s
+}
+
+// deadLive gives a dead letter to those who read its address live.
+func (b *Broker) deadLive(way *routes, m *Message) {
+	if len(way.listeners)+len(way.merged) > 0 {
+		b.deliverLive(way, m, nil)
+	}
 }
 
 func (b *Broker) lose(err error) {

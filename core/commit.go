@@ -13,9 +13,11 @@ func (s *shard) gather() {
 		if q.removed {
 			continue
 		}
-		b.Acks = q.takeAcks(b.Acks)
-		b.Marks = append(b.Marks, q.marks...)
-		q.marks = q.marks[:0]
+		for _, lv := range q.levels {
+			b.Acks = lv.takeAcks(b.Acks)
+			b.Marks = append(b.Marks, lv.marks...)
+			lv.marks = lv.marks[:0]
+		}
 	}
 	s.unsettled = s.unsettled[:0]
 }
@@ -152,6 +154,13 @@ func (s *shard) settle(t *turn) {
 			a.queue.commit(a.entry, t.batch.Appends[a.at].Offset)
 		}
 	}
+	for i := range t.buried {
+		if b := &t.buried[i]; !b.queue.removed {
+			b.queue.burying--
+			s.buried(b.queue, &b.dying)
+			b.queue.publishStats()
+		}
+	}
 	for _, p := range t.pubs {
 		p.settle(nil)
 	}
@@ -168,8 +177,8 @@ func (s *shard) settle(t *turn) {
 		s.nackAll(sub)
 	}
 	for _, m := range t.marks {
-		if m.queue.markAsked >= m.to { // not closed since
-			m.queue.mark = m.to
+		if m.level.markAsked >= m.to { // not closed since
+			m.level.mark = m.to
 			m.queue.touch()
 		}
 	}
@@ -185,17 +194,12 @@ func (h *heldEntry) release(err error, s *shard) {
 	switch {
 	case err == nil:
 		e := h.entry
-		delete(h.queue.inFlight, e.seq)
-		h.queue.credit(e)
+		h.queue.land(e)
 		h.queue.touch()
 		s.fates.record(Fate{At: s.env.now, Reason: ReasonAcked, Address: e.message.Address, Place: h.queue.ref.name})
-		if !e.stored {
-			h.queue.loose--
-			h.queue.looseBytes -= e.size
-		}
-		s.env.release(e)
+		h.queue.forget(e)
 	case s.attached[h.out] == nil:
-		h.queue.giveBack([]*entry{h.entry})
+		h.queue.giveBack([]*entry{h.entry}, returned)
 	}
 }
 
@@ -222,10 +226,19 @@ func (s *shard) refuseAppends(t *turn, err error) {
 			continue
 		}
 		acks = slices.DeleteFunc(acks, func(a Ack) bool {
-			return a.From == h.entry.offset && uint64(a.Cursor) == h.queue.ref.place
+			return a.From == h.entry.offset && uint64(a.Cursor) == h.entry.level.place
 		})
 		if !h.queue.removed {
 			h.release(err, s)
+		}
+	}
+	for i := range t.buried {
+		b := &t.buried[i]
+		acks = slices.DeleteFunc(acks, func(a Ack) bool {
+			return a.From == b.dying.entry.offset && uint64(a.Cursor) == b.dying.entry.level.place
+		})
+		if !b.queue.removed {
+			s.exhume(b)
 		}
 	}
 	for _, g := range t.groups {
@@ -243,6 +256,24 @@ func (s *shard) refuseAppends(t *turn, err error) {
 	if !rest.empty() {
 		s.sealed = slices.Insert(s.sealed, 0, rest)
 	}
+}
+
+// buried is the end of an entry whose message is safe elsewhere.
+func (s *shard) buried(q *queue, d *dying) {
+	if d.by != nil {
+		d.by.moved++
+	}
+	s.fates.record(Fate{At: s.env.now, Reason: d.why, Address: d.entry.message.Address, Place: q.ref.name, Text: d.text})
+	q.forget(d.entry)
+	q.touch()
+}
+
+// exhume takes a burial back that the store refused.
+func (s *shard) exhume(b *burial) {
+	b.queue.burying--
+	b.queue.dying = append(b.queue.dying, b.dying)
+	b.queue.stuck = true
+	b.queue.touch()
 }
 
 func (st *sessionState) restore(u *undoNote) {

@@ -109,7 +109,7 @@ func (v *vhost) queueRows() (rows []Row) {
 	defer v.mu.RUnlock()
 	for name, ref := range v.queues {
 		rows = append(rows, Row{name, []Field{
-			number("ready", ref.depth.Load()), number("unacked", ref.unacked.Load()), number("delayed", 0),
+			number("ready", ref.depth.Load()), number("unacked", ref.unacked.Load()), number("delayed", ref.delayed.Load()),
 			number("bytes", ref.size.Load()), number("consumers", ref.readers.Load()),
 		}})
 	}

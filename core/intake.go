@@ -17,79 +17,22 @@ func (s *shard) stepPublish(p *Publication, key string, route *shardRoute) {
 	m := p.message
 	size := m.Size()
 	if m.QoS > 0 {
-		for i := range route.targets {
-			t := &route.targets[i]
-			if !t.takes(m, key) {
-				continue
-			}
-			q := s.current(t.ref)
-			if q.removed {
-				continue
-			}
-			err := q.refuses(m, size)
-			if err == nil {
-				err = s.fullDisk(q)
-			}
-			if err != nil {
-				s.refuse(p, err)
-				return
-			}
+		if err := s.refusal(m, size, key, route); err != nil {
+			s.refuse(p, err)
+			return
 		}
 	}
 	s.enqueue(p, key, route, m, size)
 }
 
-// fullDisk refuses for a queue of class async on a full disk: its publisher is
-// confirmed before the store is asked, so nobody could be told later.
-func (s *shard) fullDisk(q *queue) *Error {
-	if q.spec.Class == Async && s.health().ReadOnly {
-		return ErrReadOnly
-	}
-	return nil
-}
-
 func (s *shard) enqueue(p *Publication, key string, route *shardRoute, m *Message, size int64) {
-	members, all, waits := s.members[:0], true, false
-	first := len(s.turn.adds)
-	for i := range route.targets {
-		t := &route.targets[i]
-		q := s.current(t.ref)
-		if q.removed {
-			s.fates.record(Fate{At: s.env.now, Reason: ReasonRemoved, Address: m.Address, Place: q.ref.name})
-		}
-		if !t.takes(m, key) || q.removed {
-			all = false
-			continue
-		}
-		if m.QoS == 0 {
-			if err := q.refuses(m, size); err != nil {
-				s.fates.record(Fate{At: s.env.now, Reason: err.Reason, Address: m.Address, Place: q.ref.name})
-				all = false
-				continue
-			}
-		}
-		e := q.add(m, size)
-		if !e.stored {
-			all = false
-			continue
-		}
-		members = append(members, CursorID(q.ref.place))
-		s.turn.adds = append(s.turn.adds, added{q, e, len(s.turn.batch.Appends)})
-		waits = waits || (q.spec.Class == Fsync && m.QoS > 0)
-	}
-	s.members = members
-	if len(s.turn.adds) == first {
-		p.settle(nil)
+	stored, waits := s.place(m, key, route, size)
+	if !stored || !waits {
+		p.settle(nil) // in memory, or class async: routed is enough
 		return
 	}
-	s.turn.batch.Appends = append(s.turn.batch.Appends, Append{Log: s.log, Message: m, Routes: s.routeSet(members, route, all)})
-	s.turn.bytes += int(size)
-	if !waits {
-		p.settle(nil) // class async: routed is enough
-	} else {
-		s.turn.pubs = append(s.turn.pubs, p)
-		s.turn.batch.Wait = true
-	}
+	s.turn.pubs = append(s.turn.pubs, p)
+	s.turn.batch.Wait = true
 }
 
 func (s *shard) stepRetain(p *Publication) {
@@ -211,6 +154,12 @@ func (s *shard) mayEnqueue(sub *submission) *Error {
 			sums[q] += m.Size()
 			if q.removed || q.spec.Overflow == DropOldest {
 				continue // the latter makes room when the time comes, not for a question
+			}
+			if q.diverts(sums[q]) {
+				if err := s.overflows(q, m, sums[q]); err != nil {
+					return err
+				}
+				continue
 			}
 			if err := q.refuses(m, sums[q]); err != nil {
 				return err

@@ -321,18 +321,27 @@ func (l *loader) queue(rec Record) error {
 	if r.Spec.Owned && l.shard.sessions[r.Owner] == nil { // its session ended in a crash
 		b := &l.shard.turn.batch
 		b.Cursors = append(b.Cursors, CursorOp{ID: CursorID(r.Cursor), Log: l.shard.log, Drop: true})
+		for _, lv := range r.Levels {
+			b.Cursors = append(b.Cursors, CursorOp{ID: CursorID(lv.Cursor), Log: l.shard.log, Drop: true})
+		}
 		b.Records = append(b.Records, Record{Table: tableQueues, Key: rec.Key})
 		return nil
 	}
 	q := l.shard.newQueue(v, r.Spec, r.Cursor)
-	q.owner = r.Owner
+	for _, lv := range r.Levels {
+		q.addLevel(lv.Priority, lv.Cursor)
+		l.shard.places[lv.Cursor] = q
+	}
+	q.owner, q.recorded = r.Owner, true
 	if st := l.shard.sessions[r.Owner]; st != nil {
 		st.queues[r.Spec.Name] = true
 	}
-	if cur, ok := l.cursors[CursorID(r.Cursor)]; ok && cur.Depth > 0 {
-		q.count, q.bytes = cur.Depth, cur.Bytes
-		q.paged, q.pagedCount, q.pagedBytes = true, cur.Depth, cur.Bytes
-		q.fetchFrom, q.skipped = max(cur.Floor, 1), l.last
+	for _, lv := range q.levels {
+		if cur, ok := l.cursors[CursorID(lv.place)]; ok && cur.Depth > 0 {
+			q.count, q.bytes = q.count+cur.Depth, q.bytes+cur.Bytes
+			lv.paged, lv.pagedCount, lv.pagedBytes = true, cur.Depth, cur.Bytes
+			lv.fetchFrom, lv.skipped = max(cur.Floor, 1), l.last
+		}
 	}
 	v.addQueue(q.ref)
 	q.publishStats()

@@ -59,7 +59,11 @@ func (s *shard) step(c *command) {
 	case cmdCancel:
 		s.stepCancel(c.x.(*consumer))
 	case cmdApply:
-		s.stepApply(c.x.(*applyRequest))
+		if r := c.x.(*applyRequest); len(r.changes) == 1 && r.changes[0].Do == Move && r.changes[0].Queue != nil {
+			s.stepMove(r)
+		} else {
+			s.stepApply(r)
+		}
 	case cmdOpen:
 		s.stepOpen(c.x.(*openRequest))
 	case cmdClose:
@@ -99,13 +103,15 @@ func (s *shard) settleQueue(q *queue) {
 	}
 	q.trim()
 	q.deliver()
+	s.move(q)
+	s.bury(q)
 	q.dirty = false
-	s.extendMark(q)
-	if q.wantsFetch() {
-		s.fetch(q)
-	}
-	if len(q.settled) > 0 || len(q.marks) > 0 {
-		if !q.leaving {
+	s.extendMarks(q)
+	for _, lv := range q.levels {
+		if q.wantsFetch(lv) {
+			s.fetch(q, lv)
+		}
+		if lv.leaves() && !q.leaving {
 			q.leaving = true
 			s.unsettled = append(s.unsettled, q)
 		}
@@ -122,8 +128,11 @@ func (s *shard) stepStop() {
 }
 
 func (s *shard) stepTick() {
-	for _, q := range s.places {
-		q.tick()
+	for place, q := range s.places {
+		if place == q.ref.place {
+			q.tick()
+			s.tickIdle(q)
+		}
 	}
 	s.tickSessions()
 	if s.gate.shut.Load() {

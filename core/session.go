@@ -415,16 +415,20 @@ func (s *Session) May(a Access) error {
 // Apply declares, alters, removes or purges, all in one batch; one Confirmed
 // when it is durable, whose Err is the first refusal: then nothing was done.
 func (s *Session) Apply(c []Change, token uint64) {
+	r := &applyRequest{vhost: s.vhost, out: s.out, changes: c, token: token}
 	for i := range c {
 		if b := c[i].Binding; b != nil {
 			b.Source.VHost = s.vhost.name
+		}
+		if c[i].Do == Move {
+			r.may = func(a Address) bool { return s.may(ActPublish, a) == nil }
 		}
 		if err := s.mayChange(&c[i]); err != nil {
 			s.out.put(Event{Kind: Confirmed, Token: token, Err: err})
 			return
 		}
 	}
-	s.home.put(command{kind: cmdApply, x: &applyRequest{vhost: s.vhost, out: s.out, changes: c, token: token}})
+	s.home.put(command{kind: cmdApply, x: r})
 }
 
 func (s *Session) mayChange(c *Change) *Error {
@@ -452,6 +456,13 @@ func (s *Session) mayChange(c *Change) *Error {
 		}
 	case c.Exchange != nil:
 		where.Exchange = c.Exchange.Name
+	}
+	if c.Do == Move && c.To != "" {
+		if to, err := ParseAddress(s.vhost.name, c.To); err == nil {
+			if err := s.may(ActPublish, to); err != nil {
+				return err
+			}
+		}
 	}
 	return s.may(do, where)
 }
@@ -515,6 +526,9 @@ func (s *Session) listen(sub *Sub) *Error {
 	if err := sub.unsupported(); err != nil {
 		return err
 	}
+	if sub.Peek || sub.Exclusive || sub.TakeOver || sub.Priority != 0 {
+		return Errorf(CodeBadValue, "a live subscription has no peek, exclusive, takeover or priority: consume a queue")
+	}
 	if fault := filterFault(sub.Where.Topic); fault != "" {
 		return Errorf(CodeSyntax, "filter %q: %s", sub.Where.Topic, fault)
 	}
@@ -545,12 +559,6 @@ func (sub *Sub) unsupported() *Error {
 		return NotYet("group")
 	case sub.Selector != "":
 		return NotYet("selector")
-	case sub.Peek:
-		return NotYet("peek")
-	case sub.Exclusive, sub.TakeOver:
-		return NotYet("exclusive consumers")
-	case sub.Priority != 0:
-		return NotYet("consumer priority")
 	}
 	return nil
 }
@@ -572,12 +580,15 @@ func (s *Session) consume(sub *Sub, token uint64) *Error {
 	if err := s.may(ActConsume, sub.Where); err != nil {
 		return err
 	}
-	con := &consumer{id: sub.ID, out: s.out, auto: sub.Credit.Auto, lease: sub.Lease}
+	con := &consumer{
+		id: sub.ID, out: s.out, auto: sub.Credit.Auto, lease: sub.Lease,
+		priority: sub.Priority, exclusive: sub.Exclusive, takeOver: sub.TakeOver, peek: sub.Peek,
+	}
 	con.grant(sub.Credit)
 	if err := s.add(sub.ID, &subscription{where: sub.Where, consumer: con}); err != nil {
 		return err
 	}
-	auto := sub.Owned || (!s.broker.options.NoAutoCreate && !ReservedName(sub.Where.Topic) &&
+	auto := !sub.Peek && sub.Owned || (!sub.Peek && !s.broker.options.NoAutoCreate && !ReservedName(sub.Where.Topic) &&
 		s.may(ActDeclare, sub.Where) == nil)
 	s.home.put(command{kind: cmdConsume, x: &consumeRequest{
 		con: con, vhost: s.vhost, name: sub.Where.Topic, token: token, owned: sub.Owned, auto: auto,

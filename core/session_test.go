@@ -788,7 +788,7 @@ func TestNotYet(t *testing.T) {
 	m := message(topicOf("a"), 1, "m")
 	m.NotBefore = x.now.Add(time.Hour)
 	c.Publish(m, 4)
-	c.Apply([]core.Change{{Queue: &core.QueueSpec{Name: "p", Priorities: 10}}}, 5)
+	c.Apply([]core.Change{{Queue: &core.QueueSpec{Name: "p", Spread: true}}}, 5)
 	c.Apply([]core.Change{{Stream: &core.StreamSpec{Name: "s"}}}, 6)
 	c.want("confirmed 1 406", "confirmed 2 406", "confirmed 3 406", "confirmed 4 406", "confirmed 5 406", "confirmed 6 406")
 }

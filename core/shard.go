@@ -29,6 +29,7 @@ type shard struct {
 	fates      *journal
 	gate       *gate                          // shut while the store is behind
 	publish    func(from *sender, m *Message) // a will
+	live       func(way *routes, m *Message)  // to the live readers of a route
 	fatal      func(err error)
 	log        LogID
 	nextID     uint64
@@ -107,8 +108,16 @@ type turn struct {
 	marks   []markMade
 	undo    []undoNote
 	nacks   []*submission // of a Submit with publishes: done when it is durable
-	bound   []Record      // records that stand and fall with the appends
+	buried  []burial
+	bound   []Record // records that stand and fall with the appends
 	bytes   int
+}
+
+// A burial is an entry on its way to the dead letters, or moved, in a batch:
+// settled with it, or, if the store refuses it, dying still.
+type burial struct {
+	queue *queue
+	dying dying
 }
 
 type added struct {
@@ -148,6 +157,7 @@ type submitted struct {
 // markMade is a record of deliveries that the batch holds.
 type markMade struct {
 	queue *queue
+	level *level
 	to    Offset
 }
 

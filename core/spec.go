@@ -18,9 +18,9 @@ type Overflow uint8
 
 // What a full queue does.
 const (
-	RejectNew Overflow = iota // the publish is refused with 429
-	DropOldest
-	DeadLetter
+	RejectNew  Overflow = iota // the publish is refused with 429
+	DropOldest                 // the oldest ends, or goes to the dead letters if there are some
+	DeadLetter                 // the new one goes to the dead letters
 )
 
 // ExchangeKind is how an exchange matches.
@@ -65,14 +65,15 @@ type QueueSpec struct {
 	MaxMessages    int64 // 0: no limit but the disk's
 	MaxBytes       int64
 	Overflow       Overflow
-	TTL            time.Duration
-	MaxAttempts    int
-	Backoff        string
+	TTL            time.Duration // of each message, from its arrival; 0: none
+	MaxAttempts    int           // deliveries before a message is dead; 0: no limit
+	Backoff        string        // rest after a delivery that failed: 5s, 1s-5m doubled each time, 1s-5m~0.2 with jitter
 	Lease          time.Duration // a delivery not settled by then goes back; 0: none
-	DeadLetter     string        // text address
-	IdleExpiry     time.Duration
-	AutoDelete     bool // goes with its last consumer
-	Priorities     int
+	DeadLetter     string        // text address of where dead messages go; "": they end
+	IdleExpiry     time.Duration // the queue goes when no consumer and no verb but publishes used it so long
+	AutoDelete     bool          // goes with its last consumer
+	Priorities     int           // levels, 2 to 10; 0, 1: none. A message above the highest is of the highest
+	MaxWait        time.Duration // a message that has waited so long goes before those of higher levels; 0: strict
 	SingleActive   bool
 	Keyed          bool
 	DedupWindow    time.Duration
@@ -125,12 +126,16 @@ const (
 	Alter             // declare or change
 	Remove
 	Purge
+	Move // the queue's ready messages into another, or back to where they died
 )
 
-// A Change is one declaration: exactly one of the pointers is set.
+// A Change is one declaration: exactly one of the pointers is set. A Move is
+// the only one of its Apply: it takes as many batches as it needs.
 type Change struct {
 	Do       Do
-	IfEmpty  bool // of Remove: else 409
+	To       string // of Move: text address; "": each where its dead-queue header says
+	Limit    int64  // of Move: so many at most; 0: all that are there
+	IfEmpty  bool   // of Remove: else 409
 	IfUnused bool
 	Exchange *ExchangeSpec
 	Queue    *QueueSpec

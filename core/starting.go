@@ -131,12 +131,19 @@ func (l *loader) delivery(rec Record) error {
 	if err != nil {
 		return err
 	}
-	if q := l.shard.places[place]; q != nil {
+	q := l.shard.places[place]
+	if q == nil {
+		return nil
+	}
+	for _, lv := range q.levels {
+		if lv.place != place {
+			continue
+		}
 		// All may have been delivered that there was when the broker died.
-		q.watermark = min(Offset(at), l.last)
-		q.delivered, q.mark, q.markAsked = q.watermark, q.watermark, q.watermark
-		if q.watermark != Offset(at) {
-			l.shard.writeMark(q, q.watermark) // or the next crash would mark what is new since
+		lv.watermark = min(Offset(at), l.last)
+		lv.delivered, lv.mark, lv.markAsked = lv.watermark, lv.watermark, lv.watermark
+		if lv.watermark != Offset(at) {
+			l.shard.writeMark(lv, lv.watermark) // or the next crash would mark what is new since
 		}
 	}
 	return nil

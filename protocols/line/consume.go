@@ -30,7 +30,11 @@ type subscription struct {
 	quiet   bool   // no END: a GET's handle that another took
 	recall  bool   // retained values are wanted
 	private string // the queue behind an acked live subscription
-	reply   bool   // it is a reply address
+	peek    bool   // takes nothing: its deliveries are not to be settled
+	rank    int
+	alone   bool // exclusive
+	evicts  bool // takeover
+	reply   bool // it is a reply address
 
 	credit  int64 // of SUB credit= and GET: granted and not used
 	refills bool  // window=: core gives credit back
@@ -110,7 +114,7 @@ func (h *handler) sub(r *request) error {
 	if err := h.register(s); err != nil {
 		return err
 	}
-	h.subscribe(s, credit, r.has(subPeek))
+	h.subscribe(s, credit)
 	return errHeld
 }
 
@@ -124,13 +128,16 @@ func (h *handler) subReply(r *request, sid uint32) error {
 		return err
 	}
 	s.where = h.session.Reply()
-	h.subscribe(s, core.Credit{}, false)
+	h.subscribe(s, core.Credit{})
 	return errHeld
 }
 
 // subscribe starts what stands behind a SUB; the answers do the rest.
-func (h *handler) subscribe(s *subscription, credit core.Credit, peek bool) {
-	sub := core.Sub{ID: s.id, Where: s.where, Credit: credit, Lease: s.lease, Peek: peek}
+func (h *handler) subscribe(s *subscription, credit core.Credit) {
+	sub := core.Sub{
+		ID: s.id, Where: s.where, Credit: credit, Lease: s.lease,
+		Peek: s.peek, Priority: s.rank, Exclusive: s.alone, TakeOver: s.evicts,
+	}
 	switch {
 	case s.where.Exchange == core.DefaultExchange:
 		h.session.Consume(sub, h.hold(held{what: heldSub, sub: s}))
@@ -194,12 +201,21 @@ func (s *subscription) options(r *request) error {
 	switch {
 	case queue && s.ack == ackNone:
 		return core.Errorf(core.CodeBadValue, "a queue has ack=manual, or ack=auto to settle as it is sent")
-	case r.has(subPeek) && !queue:
-		return core.Errorf(core.CodeBadValue, "peek is for q/ alone")
+	case !queue && (r.has(subPeek) || r.has(subRank) || r.has(subExclusive) || r.has(subTakeover)):
+		return core.Errorf(core.CodeBadValue, "peek, rank=, exclusive and takeover are for q/ alone")
+	case r.has(subPeek) && (r.has(subAck) || r.has(subLease) || r.has(subRank) || r.has(subExclusive) || r.has(subTakeover)):
+		return core.Errorf(core.CodeBadValue, "peek takes nothing: ack=, lease=, rank=, exclusive and takeover mean nothing beside it")
 	case r.has(subRetained) && s.where.Exchange != core.TopicExchange:
 		return core.Errorf(core.CodeBadValue, "retained= is for t/ alone")
 	case r.has(subLease) && s.ack != ackManual:
 		return core.Errorf(core.CodeBadValue, "lease= needs ack=manual")
+	}
+	s.peek, s.alone, s.evicts = r.has(subPeek), r.has(subExclusive), r.has(subTakeover)
+	if s.peek {
+		s.ack = ackAuto
+	}
+	if r.has(subRank) {
+		s.rank = int(r.num[subRank])
 	}
 	if r.has(subLease) {
 		s.lease = time.Duration(r.num[subLease])
@@ -223,7 +239,7 @@ func (s *subscription) flow(r *request) (c core.Credit, err error) {
 		c.Messages = r.num[subCredit]
 		s.credit = c.Messages
 	} else {
-		s.refills = true
+		s.refills = !s.peek // what is not taken is not settled either
 		c.Messages, c.Bytes, c.Auto = defaultWindow, defaultBytes, true
 		if r.has(subWindow) {
 			c.Messages = r.num[subWindow]
@@ -362,6 +378,9 @@ func (h *handler) delivered(out []byte, e *core.Event) []byte {
 func (h *handler) take(s *subscription, e *core.Event, seq uint64) {
 	if s.credit > 0 {
 		s.credit--
+	}
+	if s.peek {
+		return
 	}
 	if s.ack != ackManual {
 		h.auto = append(h.auto, e.Tag)

@@ -296,7 +296,8 @@ func (h *handler) deliverEvent(out []byte, e *core.Event) []byte {
 		h.link.Resume()
 	case core.Evicted:
 		h.endLater(&failure{err: core.AsError(e.Err)})
-	case core.Drained: // we never pull
+	case core.Drained: // we never pull, but browse
+		return h.browsed(out, e)
 	}
 	return out
 }

@@ -104,7 +104,8 @@ func isQueueArgument(name string) bool {
 	switch name {
 	case "durable", "auto-delete", "exclusive", "x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes",
 		"x-overflow", "x-dead-letter-exchange", "x-dead-letter-routing-key", "x-max-priority", "x-delivery-limit",
-		"x-single-active-consumer", "x-queue-type", "x-max-age":
+		"x-single-active-consumer", "x-queue-type", "x-max-age",
+		"x-dead-letter", "x-backoff", "x-max-wait", "x-lease", "x-keyed":
 		return true
 	}
 	return false
@@ -140,10 +141,62 @@ func setArgument(q *core.QueueSpec, name, value string) (err error) {
 		q.Overflow, err = overflow(name, value)
 	case "x-queue-type":
 		err = queueType(name, value)
+	case "x-dead-letter-exchange", "x-dead-letter-routing-key":
+		err = deadLetter(q, name, value)
+	default:
+		err = setOurs(q, name, value)
+	}
+	return err
+}
+
+// setOurs puts an argument into a spec that only we have.
+func setOurs(q *core.QueueSpec, name, value string) (err error) {
+	switch name {
+	case "x-dead-letter":
+		q.DeadLetter, err = canonical(name, value)
+	case "x-backoff":
+		q.Backoff = value
+	case "x-max-wait":
+		q.MaxWait, err = milliseconds(name, value)
+	case "x-lease":
+		q.Lease, err = milliseconds(name, value)
+	case "x-keyed":
+		q.Keyed, err = boolean(name, value)
 	default:
 		err = core.NotYet("header " + name)
 	}
 	return err
+}
+
+// canonical reads a destination as the core names it.
+func canonical(name, value string) (string, error) {
+	p, err := (&names{}).target(value)
+	if err != nil {
+		return "", badValue(name, value, "a destination")
+	}
+	return p.at.String(), nil
+}
+
+// deadLetter reads RabbitMQ's two headers, in any order: an exchange, whose
+// name is empty where the key names a queue, and a key.
+func deadLetter(q *core.QueueSpec, name, value string) error {
+	a := core.Address{Exchange: core.DefaultExchange}
+	switch known, err := core.ParseAddress("/", q.DeadLetter); {
+	case err == nil:
+		a = known
+	case q.DeadLetter == "t/": // its key is still to come
+		a.Exchange = core.TopicExchange
+	}
+	if name == "x-dead-letter-routing-key" {
+		a.Topic = value
+	} else if a.Exchange = value; value == "" {
+		a.Exchange = core.DefaultExchange
+	}
+	if err := core.CheckName(a.Exchange); err != nil {
+		return err
+	}
+	q.DeadLetter = a.String()
+	return nil
 }
 
 func overflow(name, value string) (core.Overflow, error) {

@@ -49,7 +49,7 @@ func (h *handler) message(out []byte, e *core.Event) []byte {
 	n := uint64(0)
 	if s.mode != ackAuto {
 		n = h.track(s, e.Tag)
-	} else if !live {
+	} else if !live && !s.browse {
 		h.settled = append(h.settled, e.Tag)
 	}
 	seq := e.Tag.Seq

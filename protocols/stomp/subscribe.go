@@ -43,6 +43,7 @@ type subscription struct {
 	build  func(*core.Message) []byte
 
 	made    []core.Change // to be declared first
+	browse  bool          // shows what a queue holds, and takes nothing
 	private bool          // the queue is this subscription's own
 	recall  bool          // wants the retained values
 	auto    bool          // made for a reply-to, not by SUBSCRIBE
@@ -176,6 +177,10 @@ func (w *wanted) read(name, value string, l *Limits) (err error) {
 		if err != nil {
 			err = badValue(name, value, "a number")
 		}
+	case "x-exclusive", "activemq.exclusive":
+		w.spec.Exclusive, err = boolean(name, value)
+	case "browser":
+		w.spec.Peek, err = boolean(name, value)
 	case "persistent":
 		w.arguments = append(w.arguments, argument{name, value})
 	default:
@@ -194,10 +199,6 @@ func laterOption(name, value string) error {
 	case "selector":
 		if value == "" {
 			return nil
-		}
-	case "browser":
-		if yes, err := boolean(name, value); err != nil || !yes {
-			return err
 		}
 	case "group", "x-queue-name", "activemq.subscriptionName", "durable-subscription-name", "durable-subscriber-name",
 		"x-stream-offset", "x-stream-epoch":
@@ -271,6 +272,10 @@ func (h *handler) pointQueue(s *subscription, p place, w *wanted) error {
 		return core.Errorf(core.CodeBadValue, "header no-local: a queue gives each message to somebody")
 	}
 	s.source, s.spec.Where = queueSource, p.at
+	if s.spec.Peek {
+		s.browse, s.mode, s.acks = true, ackAuto, false // what is not taken is not settled
+		return nil
+	}
 	if p.kind == madePlace {
 		if len(w.arguments) > 0 {
 			s.warning = "the queue exists: its arguments were not used"
@@ -297,6 +302,9 @@ func (h *handler) pointTopic(s *subscription, p place, w *wanted) error {
 		if !ofPassing(a) {
 			return core.NotYet("header " + a.name + " of a durable subscription on a topic")
 		}
+	}
+	if s.spec.Peek || s.spec.Exclusive || s.spec.Priority != 0 {
+		return core.Errorf(core.CodeBadValue, "headers browser, x-exclusive and x-priority are for queues alone")
 	}
 	s.recall = w.recall && p.kind == topicPlace
 	s.spec.Where = p.at
@@ -339,7 +347,7 @@ func (h *handler) reserve(s *subscription, w *wanted) error {
 	if s.source != queueSource {
 		return nil
 	}
-	s.spec.Credit = core.Credit{Messages: w.messages, Bytes: w.bytes, Auto: true}
+	s.spec.Credit = core.Credit{Messages: w.messages, Bytes: w.bytes, Auto: !s.browse}
 	if s.mode == ackAuto {
 		return nil
 	}
@@ -401,6 +409,21 @@ func (h *handler) declared(out []byte, a *answer) []byte {
 		h.session.Apply([]core.Change{remove}, h.owe(answer{step: stepGone, command: frame.UNSUBSCRIBE}))
 	}
 	return h.letGo(out, s, ending)
+}
+
+// browsed says that a browser has seen all there is, or all that it has room
+// for: a MESSAGE that says so.
+func (h *handler) browsed(out []byte, e *core.Event) []byte {
+	s := h.subscription(e.Sub)
+	if s == nil || !s.browse || s.cancelled.Load() || h.over() {
+		return out
+	}
+	out = append(out, s.prefix...)
+	out = append(out, "0-0\ndestination:"...)
+	out, _ = wire.AppendText(out, h.version, string(appendDestination(nil, s.where, h.names.opaqueStyle())))
+	out = append(out, "\nbrowser:end\ncontent-length:0\n\n\x00"...)
+	h.link.Border(len(out), true)
+	return out
 }
 
 // stands goes on when a subscription stands: now its reader may see what is
