@@ -32,6 +32,7 @@ var ladder = []string{
 	"level.go",       // one line of messages
 	"keyed.go",       // which key is whose
 	"queue.go",       // what waits
+	"bucket.go",      // what waits for its time
 	"letter.go",      // what becomes of what dies
 	"serving.go",     // who gets it next
 	"retained.go",    // the last value of an address
@@ -46,6 +47,7 @@ var ladder = []string{
 	"lodging.go",     // sessions come, are parked and end
 	"placing.go",     // messages go into queues
 	"burial.go",      // and out of them, to dead letters or elsewhere
+	"due.go",         // what is not due yet
 	"intake.go",      // messages come in
 	"loop.go",        // the shard's goroutine
 	"broker.go",      // the whole

@@ -263,6 +263,14 @@ func (b *Broker) Pipe(stage Stage, admit func(*Publication) bool) {
 func (b *Broker) routeAndSend(p *Publication) {
 	m := p.message
 	way, err := b.vhost(m.Address.VHost).route(m.Address.Exchange, m.Address.Topic)
+	if err == nil && !m.NotBefore.IsZero() {
+		if e := b.undelayable(way, m); e != nil {
+			b.refuse(p, e)
+			return
+		}
+		b.delay(p)
+		return
+	}
 	if err == nil {
 		if e := refusal(way, m); e != nil {
 			err = e
@@ -273,6 +281,28 @@ func (b *Broker) routeAndSend(p *Publication) {
 		return
 	}
 	b.send(p, way)
+}
+
+// delay keeps a publication until its time. It is routed then, by what is
+// bound then.
+func (b *Broker) delay(p *Publication) {
+	p.targets = 1
+	p.owed.Store(1)
+	b.shards[b.vhost(p.message.Address.VHost).shard].inbox.put(command{kind: cmdDelay, pub: p})
+}
+
+// undelayable says what is wrong already with a message that is not due yet,
+// or nil.
+func (b *Broker) undelayable(way *routes, m *Message) *Error {
+	switch {
+	case way.gone:
+		return Errorf(CodeGone, "reply address %q does not exist", m.Address.Topic)
+	case way.missing && (b.options.NoAutoCreate || ReservedName(m.Address.Topic)):
+		return Errorf(CodeNotFound, "no queue %q", m.Address.Topic)
+	case m.Must && (way.targets() == 0 || way.missing):
+		return &Error{Code: CodeNotFound, Reason: ReasonNoTarget, Text: "nobody takes messages of " + m.Address.String()}
+	}
+	return nil
 }
 
 // refusal says why a route cannot be taken, or nil.

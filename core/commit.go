@@ -116,7 +116,8 @@ func (s *shard) split(t *turn, err error) bool {
 	t.bound = nil
 	f.Records, b.Records, half = cut(all, half)
 	f.Marks, b.Marks, half = cut(b.Marks, half)
-	f.Acks, b.Acks, _ = cut(b.Acks, half)
+	f.Acks, b.Acks, half = cut(b.Acks, half)
+	f.Trims, b.Trims, _ = cut(b.Trims, half)
 	s.sealed = slices.Insert(s.sealed, 0, first, t)
 	return true
 }
@@ -154,6 +155,14 @@ func (s *shard) settle(t *turn) {
 			a.queue.commit(a.entry, t.batch.Appends[a.at].Offset)
 		}
 	}
+	for _, d := range t.delayed {
+		a := &t.batch.Appends[d.at]
+		d.bucket.committed(dueItem{dueKey{a.Message.NotBefore.UnixMilli(), a.Offset}, a.Message, a.Message.Size()}, maxHeld)
+	}
+	for _, f := range t.fired {
+		f.bucket.count--
+	}
+	s.due.pending.Add(-int64(len(t.fired)))
 	for i := range t.buried {
 		if b := &t.buried[i]; !b.queue.removed {
 			b.queue.burying--
@@ -212,6 +221,10 @@ func (s *shard) refuseAppends(t *turn, err error) {
 			a.queue.abort(a.entry)
 		}
 	}
+	for _, d := range t.delayed {
+		d.bucket.count--
+	}
+	s.due.pending.Add(-int64(len(t.delayed)))
 	for _, p := range t.pubs {
 		s.refuse(p, AsError(err))
 	}
@@ -232,6 +245,13 @@ func (s *shard) refuseAppends(t *turn, err error) {
 			h.release(err, s)
 		}
 	}
+	acks = slices.DeleteFunc(acks, func(a Ack) bool {
+		return slices.ContainsFunc(t.fired, func(f firing) bool { return f.bucket.cursor == a.Cursor })
+	})
+	for _, f := range t.fired {
+		f.bucket.hold(f.item)
+		s.due.stuck = true
+	}
 	for i := range t.buried {
 		b := &t.buried[i]
 		acks = slices.DeleteFunc(acks, func(a Ack) bool {
@@ -251,7 +271,7 @@ func (s *shard) refuseAppends(t *turn, err error) {
 	rest.answers, rest.marks = t.answers, t.marks
 	rest.batch = Batch{
 		Wait: len(rest.answers)+len(rest.groups)+len(rest.marks) > 0, Cursors: t.batch.Cursors, Sets: t.batch.Sets,
-		Records: t.batch.Records, Marks: t.batch.Marks, Acks: acks,
+		Records: t.batch.Records, Marks: t.batch.Marks, Acks: acks, Trims: t.batch.Trims,
 	}
 	if !rest.empty() {
 		s.sealed = slices.Insert(s.sealed, 0, rest)

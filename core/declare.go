@@ -17,6 +17,7 @@ const (
 	tableNotes      Table = 6 // vhost, key, note => value
 	tableRetained   Table = 7 // vhost, topic => message
 	tableDeliveries Table = 8 // cursor => newest offset that may have been delivered
+	tableDue        Table = 9 // minute => bucketRecord
 )
 
 // joinKey makes a record's key. Parts hold no NUL: CheckName and CheckTopic

@@ -30,6 +30,7 @@
 //	level.go        one line of messages
 //	keyed.go        which key is whose
 //	queue.go        what waits
+//	bucket.go       what waits for its time
 //	letter.go       what becomes of what dies
 //	serving.go      who gets it next
 //	retained.go     the last value of an address
@@ -44,6 +45,7 @@
 //	lodging.go      sessions come, are parked and end
 //	placing.go      messages go into queues
 //	burial.go       and out of them, to dead letters or elsewhere
+//	due.go          what is not due yet
 //	intake.go       messages come in
 //	loop.go         the shard's goroutine
 //	broker.go       the whole

@@ -170,7 +170,11 @@ func (b *Broker) counterRows() (rows []Row) {
 		}
 		rows = append(rows, Row{"ended_" + r.String(), []Field{number("value", n)}})
 	}
-	return rows
+	delayed := int64(0)
+	for _, s := range b.shards {
+		delayed += s.due.pending.Load()
+	}
+	return append(rows, Row{"delayed", []Field{number("value", delayed)}})
 }
 
 // fateRows are the newest ends; Name or Prefix select by address or place.

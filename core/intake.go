@@ -55,32 +55,6 @@ func (s *shard) stepRetain(p *Publication) {
 	s.turn.batch.Wait = true
 }
 
-// mayRetain says why a value cannot be kept, or nil. A record is no append, so
-// the store would take it on a full disk; its publish is refused all the same.
-func (s *shard) mayRetain(m *Message) *Error {
-	if s.health().ReadOnly {
-		return ErrReadOnly
-	}
-	return s.retainedOf(m.Address.VHost).refuses(m)
-}
-
-func (s *shard) retainedOf(vhost string) *retained {
-	r := s.retained[vhost]
-	if r == nil {
-		r = new(retained)
-		s.retained[vhost] = r
-	}
-	return r
-}
-
-func retainedRecord(m *Message) Record {
-	rec := Record{Table: tableRetained, Key: joinKey(m.Address.VHost, m.Address.Topic)}
-	if len(m.Body) > 0 {
-		rec.Value = AppendMessage(nil, m)
-	}
-	return rec
-}
-
 func (s *shard) stepRecall(c *command) {
 	r := c.recall
 	if where, ok := c.x.(Address); ok { // the first time
@@ -104,9 +78,12 @@ func (s *shard) stepSubmit(sub *submission) {
 		}
 	}
 	for _, p := range sub.pubs {
-		if p.route == nil {
+		switch {
+		case p.later:
+			s.stepDelay(p.pub)
+		case p.route == nil:
 			s.stepRetain(p.pub)
-		} else {
+		default:
 			s.stepPublish(p.pub, p.key, p.route)
 		}
 	}
@@ -181,6 +158,9 @@ func (s *shard) mayEnqueue(sub *submission) *Error {
 // retained, whether an unknown queue may be declared.
 func (s *shard) mayBegin(p *submitted) *Error {
 	switch {
+	case p.later:
+		_, err := s.bucketOf(p.pub.message.NotBefore)
+		return err
 	case p.route == nil:
 		return s.mayRetain(p.pub.message)
 	case p.route.name != "" && p.route.vhost.queue(p.route.name) == nil:

@@ -259,7 +259,8 @@ type loader struct {
 	shard   *shard
 	vhosts  func(name string) *vhost
 	cursors map[CursorID]CursorState
-	last    Offset // newest in the shard log
+	ends    map[LogID]Offset // newest in each log
+	last    Offset           // newest in the shard log
 	now     time.Time
 }
 

@@ -72,8 +72,15 @@ func (s *shard) step(c *command) {
 		s.stepRecall(c)
 	case cmdCommitted:
 		s.stepCommitted(c.x.(*committed))
+	case cmdDelay:
+		s.stepDelay(c.pub)
+		s.sealIfFull()
 	case cmdFetched:
-		s.stepFetched(c.x.(*fetched))
+		if f := c.x.(*fetched); f.bucket != nil {
+			s.stepScanned(f)
+		} else {
+			s.stepFetched(f)
+		}
 	case cmdTick:
 		s.stepTick()
 	case cmdStop:
@@ -85,6 +92,9 @@ func (s *shard) step(c *command) {
 func (s *shard) flush() {
 	if s.dead {
 		return
+	}
+	if len(s.due.buckets) > 0 && !s.stopping {
+		s.fireDue()
 	}
 	for len(s.env.dirty) > 0 {
 		dirty := s.env.dirty
@@ -135,6 +145,9 @@ func (s *shard) stepTick() {
 		}
 	}
 	s.tickSessions()
+	if len(s.due.buckets) > 0 {
+		s.tickDue()
+	}
 	if s.gate.shut.Load() {
 		s.heedPressure()
 	}

@@ -125,6 +125,14 @@ func (m *Message) stored() int64 {
 	return n
 }
 
+// entered is when m came into its queues.
+func (m *Message) entered() time.Time {
+	if m.NotBefore.After(m.Arrived) {
+		return m.NotBefore
+	}
+	return m.Arrived
+}
+
 // Expired says whether m is past its time at now.
 func (m *Message) Expired(now time.Time) bool {
 	return !m.Expires.IsZero() && !now.Before(m.Expires)

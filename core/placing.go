@@ -176,3 +176,29 @@ func (s *shard) overflows(q *queue, m *Message, size int64) *Error {
 	}
 	return &Error{Code: CodeQuota, Reason: ReasonQueueFull, Text: fmt.Sprintf("queue %q is full, and so are its dead letters: %s", q.ref.name, err.Text)}
 }
+
+// mayRetain says why a value cannot be kept, or nil. A record is no append, so
+// the store would take it on a full disk; its publish is refused all the same.
+func (s *shard) mayRetain(m *Message) *Error {
+	if s.health().ReadOnly {
+		return ErrReadOnly
+	}
+	return s.retainedOf(m.Address.VHost).refuses(m)
+}
+
+func (s *shard) retainedOf(vhost string) *retained {
+	r := s.retained[vhost]
+	if r == nil {
+		r = new(retained)
+		s.retained[vhost] = r
+	}
+	return r
+}
+
+func retainedRecord(m *Message) Record {
+	rec := Record{Table: tableRetained, Key: joinKey(m.Address.VHost, m.Address.Topic)}
+	if len(m.Body) > 0 {
+		rec.Value = AppendMessage(nil, m)
+	}
+	return rec
+}

@@ -350,8 +350,8 @@ func (q *queue) first() (first *entry) {
 		case e == nil:
 		case first == nil:
 			first = e
-		case q.spec.MaxWait > 0 && !q.env.now.Before(e.message.Arrived.Add(q.spec.MaxWait)) &&
-			e.message.Arrived.Before(first.message.Arrived) && (late == nil || e.message.Arrived.Before(late.message.Arrived)):
+		case q.spec.MaxWait > 0 && !q.env.now.Before(e.message.entered().Add(q.spec.MaxWait)) &&
+			e.message.entered().Before(first.message.entered()) && (late == nil || e.message.entered().Before(late.message.entered())):
 			late = e
 		}
 	}
@@ -386,7 +386,7 @@ func (q *queue) isOver(e *entry) Reason {
 	switch {
 	case e.message.Expired(q.env.now):
 		return ReasonExpired
-	case q.spec.TTL > 0 && !q.env.now.Before(e.message.Arrived.Add(q.spec.TTL)):
+	case q.spec.TTL > 0 && !q.env.now.Before(e.message.entered().Add(q.spec.TTL)):
 		return ReasonExpired
 	case e.spent:
 		return ReasonAttempts

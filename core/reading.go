@@ -7,13 +7,14 @@ import (
 )
 
 type fetched struct {
-	queue *queue
-	level *level
-	peek  *peek // who asked, if it is not the queue
-	life  int
-	fetch *Fetch
-	err   error
-	shard *shard
+	queue  *queue
+	level  *level
+	peek   *peek // who asked, if it is not the queue
+	bucket *bucket
+	life   int
+	fetch  *Fetch
+	err    error
+	shard  *shard
 }
 
 // Fetched is the store's answer.

@@ -117,6 +117,9 @@ func (s *Session) Publish(m *Message, token uint64) error {
 	if err != nil {
 		return s.refuse(m, token, AsError(err))
 	}
+	if !m.NotBefore.IsZero() {
+		return s.delay(way, m, token, answered)
+	}
 	if e := refusal(way, m); e != nil {
 		return s.refuse(m, token, e)
 	}
@@ -140,6 +143,25 @@ func (s *Session) Publish(m *Message, token uint64) error {
 		p.answered = true
 	}
 	s.broker.send(p, way)
+	return nil
+}
+
+// delay publishes what is not due yet.
+func (s *Session) delay(way *routes, m *Message, token uint64, answered bool) (err error) {
+	if e := s.broker.undelayable(way, m); e != nil {
+		return s.refuse(m, token, e)
+	}
+	if !s.passes(m) {
+		return ErrWait
+	}
+	p := &Publication{message: m, out: s.out, key: s.id}
+	if answered {
+		if p.place, err = s.out.reserve(token, m); err != nil {
+			return err
+		}
+		p.answered = true
+	}
+	s.broker.delay(p)
 	return nil
 }
 
@@ -176,6 +198,9 @@ func (s *Session) prepare(m *Message) *Error {
 	if m.Arrived.IsZero() {
 		m.Arrived = s.broker.now()
 	}
+	if !m.NotBefore.IsZero() {
+		m.NotBefore = delayed(m)
+	}
 	switch {
 	case m.Address.VHost != s.vhost.name:
 		return &Error{Code: CodeDenied, Reason: ReasonDenied, Text: "another virtual host"}
@@ -183,8 +208,8 @@ func (s *Session) prepare(m *Message) *Error {
 		return Errorf(CodeTooLarge, "the message is larger than the store takes (%d bytes)", s.broker.caps.MaxRecord)
 	case m.Retain && m.Address.Exchange == TopicExchange && m.stored() > s.broker.maxValue():
 		return &Error{Code: CodeQuota, Reason: ReasonTooLarge, Text: "a retained value may have " + strconv.FormatInt(s.broker.maxValue(), 10) + " bytes"}
-	case !m.NotBefore.IsZero():
-		return NotYet("delay")
+	case m.NotBefore.Sub(m.Arrived) > maxDelay:
+		return Errorf(CodeBadValue, "a delay is 366 days at most")
 	case m.Dedup != "":
 		return NotYet("dedup")
 	case m.Expect != 0:
@@ -198,6 +223,15 @@ func (s *Session) prepare(m *Message) *Error {
 		return &Error{Code: CodeTooSlow, Reason: ReasonExpired, Text: "the message expired before it was published"}
 	}
 	return s.allowed(Access{Do: ActPublish, Where: m.Address, QoS: m.QoS, Retain: m.Retain})
+}
+
+// delayed is when m is due, in whole milliseconds and never early; zero if it
+// is due already.
+func delayed(m *Message) time.Time {
+	if !m.NotBefore.After(m.Arrived) {
+		return time.Time{}
+	}
+	return m.NotBefore.Add(time.Millisecond - 1).Truncate(time.Millisecond)
 }
 
 func (s *Session) allowed(a Access) *Error {
@@ -270,7 +304,9 @@ func (s *Session) Submit(ops []Op, token uint64) error {
 		}
 		if way != nil {
 			ways = append(ways, way)
-			sub.group.targets += uint64(way.targets())
+			if sub.group.targets += uint64(way.targets()); way == delayedWay {
+				sub.group.targets++
+			}
 		}
 	}
 	publishes := ways != nil || refused != nil
@@ -325,6 +361,9 @@ func (s *Session) fits(ops []Op) *Error {
 	return nil
 }
 
+// delayedWay is the route of what is not due yet: into its minute.
+var delayedWay = &routes{gen: 1}
+
 // gather sorts an op into the submission. Of a publish it gives the route.
 func (s *Session) gather(sub *submission, op *Op) (*routes, *Error) {
 	switch {
@@ -336,6 +375,12 @@ func (s *Session) gather(sub *submission, op *Op) (*routes, *Error) {
 		way, err := s.routes(m.Address)
 		if err != nil {
 			return nil, AsError(err)
+		}
+		if !m.NotBefore.IsZero() {
+			if e := s.broker.undelayable(way, m); e != nil {
+				return nil, e
+			}
+			return delayedWay, nil
 		}
 		if e := refusal(way, m); e != nil {
 			return nil, e
@@ -371,11 +416,14 @@ func (s *Session) submit(sub *submission, ops []Op, ways []*routes) {
 		p := &Publication{message: m, out: s.out, key: s.id, group: sub.group}
 		parts := int32(0)
 		for _, r := range way.shards {
-			sub.pubs = append(sub.pubs, submitted{p, s.id, r})
+			sub.pubs = append(sub.pubs, submitted{p, s.id, r, false})
 			parts++
 		}
-		if m.Retain && m.Address.Exchange == TopicExchange {
-			sub.pubs = append(sub.pubs, submitted{p, s.id, nil})
+		if way == delayedWay {
+			sub.pubs = append(sub.pubs, submitted{p, s.id, nil, true})
+			parts++
+		} else if m.Retain && m.Address.Exchange == TopicExchange {
+			sub.pubs = append(sub.pubs, submitted{p, s.id, nil, false})
 			parts++
 		}
 		if parts > 0 {
@@ -387,7 +435,9 @@ func (s *Session) submit(sub *submission, ops []Op, ways []*routes) {
 	i = 0
 	for k := range ops {
 		if m := ops[k].Publish; m != nil {
-			s.broker.deliverLive(ways[i], m, s.out)
+			if ways[i] != delayedWay {
+				s.broker.deliverLive(ways[i], m, s.out)
+			}
 			i++
 		}
 	}

@@ -38,6 +38,7 @@ type shard struct {
 	env      queueEnv
 	places   map[uint64]*queue
 	vhost    func(name string) *vhost
+	due      dueBook
 	retained map[string]*retained
 	bindings map[*queueRef]map[*binding]bool
 	reading  map[*Outbox][]*queue
@@ -109,6 +110,8 @@ type turn struct {
 	undo    []undoNote
 	nacks   []*submission // of a Submit with publishes: done when it is durable
 	buried  []burial
+	delayed []delayedAdd
+	fired   []firing
 	bound   []Record // records that stand and fall with the appends
 	bytes   int
 }
@@ -124,6 +127,11 @@ type added struct {
 	queue *queue
 	entry *entry
 	at    int // in batch.Appends
+}
+
+type delayedAdd struct {
+	bucket *bucket
+	at     int // in batch.Appends
 }
 
 // undoNote is what a note was before a Submit that may be refused.
@@ -151,7 +159,8 @@ type nacked struct {
 type submitted struct {
 	pub   *Publication
 	key   string
-	route *shardRoute // nil: retained
+	route *shardRoute // nil: retained, or
+	later bool        // not due yet
 }
 
 // markMade is a record of deliveries that the batch holds.
@@ -182,13 +191,13 @@ type heldGroup struct {
 func (t *turn) empty() bool {
 	b := &t.batch
 	return len(b.Cursors) == 0 && len(b.Sets) == 0 && len(b.Appends) == 0 && len(b.Records) == 0 &&
-		len(t.bound) == 0 && len(b.Marks) == 0 && len(b.Acks) == 0 &&
+		len(t.bound) == 0 && len(b.Marks) == 0 && len(b.Acks) == 0 && len(b.Trims) == 0 &&
 		len(t.answers) == 0 && len(t.held) == 0 && len(t.groups) == 0
 }
 
 func (t *turn) ops() int {
 	b := &t.batch
-	return len(b.Cursors) + len(b.Sets) + len(b.Appends) + len(b.Records) + len(t.bound) + len(b.Marks) + len(b.Acks)
+	return len(b.Cursors) + len(b.Sets) + len(b.Appends) + len(b.Records) + len(t.bound) + len(b.Marks) + len(b.Acks) + len(b.Trims)
 }
 
 // Committed is the store's answer; it becomes a command like any other.
@@ -205,6 +214,7 @@ type commandKind uint8
 
 const (
 	cmdPublish commandKind = iota
+	cmdDelay
 	cmdRetain
 	cmdAck
 	cmdNack
@@ -255,7 +265,7 @@ func newInbox() *inbox { return &inbox{ready: make(chan struct{}, 1)} }
 func (in *inbox) put(c command) {
 	in.mu.Lock()
 	in.commands = append(in.commands, c)
-	if c.kind == cmdPublish {
+	if c.kind <= cmdDelay {
 		in.messages++
 		in.full = in.messages >= maxInbox
 	}

@@ -65,7 +65,7 @@ func (b *Broker) openShard(i int) (s *shard, stored int, err error) {
 		return nil, 0, err
 	}
 	s = b.newShard(i, p)
-	l := &loader{shard: s, cursors: make(map[CursorID]CursorState), now: b.now()}
+	l := &loader{shard: s, cursors: make(map[CursorID]CursorState), ends: make(map[LogID]Offset), now: b.now()}
 	l.vhosts = func(name string) *vhost { return b.vhostAt(name, i) }
 	for _, c := range p.Cursors() {
 		l.cursors[c.ID] = c
@@ -88,10 +88,11 @@ func (b *Broker) openShard(i int) (s *shard, stored int, err error) {
 		})
 	}
 	for _, log := range p.Logs() {
-		if log.ID == s.log && log.Next > 0 {
-			l.last = log.Next - 1
+		if log.Next > 0 {
+			l.ends[log.ID] = log.Next - 1
 		}
 	}
+	l.last = l.ends[s.log]
 	return s, stored, l.load(ctx, p)
 }
 
@@ -109,6 +110,7 @@ func (l *loader) load(ctx context.Context, p Partition) error {
 		{tableBindings, "binding", l.binding},
 		{tableRetained, "retained value", l.retained},
 		{tableDeliveries, "delivery mark", l.delivery},
+		{tableDue, "delayed minute", l.bucket},
 	} {
 		for rec, err := range p.Scan(ctx, t.table, nil) {
 			if err == nil {

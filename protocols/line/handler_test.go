@@ -197,7 +197,7 @@ func TestPayloadIsNeverRun(t *testing.T) {
 		{"wildcards", "PUB t/a/# %d", "ERR 406 no t/a/#: *"},
 		{"an exchange without key", "PUB x/amq.topic %d", "ERR 406 no x/amq.topic has no key*"},
 		{"what is not built", "PUB s/a %d", "ERR 406 no streams*"},
-		{"what is not built, in a header", "PUB q/a qos=1 delay=5s %d", "ERR 406 no delay: not supported yet"},
+		{"what is not built, in a header", "PUB q/a qos=1 expect=5 %d", "ERR 406 no expect: not supported yet"},
 		{"retain of a queue", "PUB q/a retain %d", "ERR 406 no retain*"},
 		{"two times to expire", "PUB q/a ttl=1s exp=1 %d", "ERR 406 no ttl=*"},
 		{"an id that does not rise", "PUB q/a id=1 %d", "ERR 409 no id=1*"},

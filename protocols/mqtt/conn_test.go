@@ -526,7 +526,8 @@ func TestNotYetAndNever(t *testing.T) {
 	}{
 		{"$SYS/x", `87 "$SYS is the server's: nobody publishes there"`},
 		{"$share/g/a", `90 "\"$share/g/a\" is for subscriptions: nobody publishes there"`},
-		{"$delayed/5/a", `83 "publishing to $delayed/: not supported yet"`},
+		{"$delayed/5", `90 "want $delayed/SECONDS/topic"`},
+		{"$delayed/40000000/a", `83 "a delay is 366 days at most"`},
 		{"$queue/", `90 "want $queue/NAME"`},
 		{"$reply/x", `90 "reply address \"x\" does not exist"`},
 		{"$exchange/none/a", `90 "no exchange \"none\""`},
@@ -743,7 +744,7 @@ func TestWordsOfTheBroker(t *testing.T) {
 	c := w.open("a", 5)
 	c.subscribe(1, filter("a", 0)).want("SUBACK 1 00")
 	c.publish("a", 0, 0, "x", user("priority", "7"), user("delay", "soon")).want(`PUBLISH a "x" q0 priority=7 delay=soon`)
-	c.publish("a", 1, 1, "x", user("delay", "5s")).want(`PUBACK 1 83 "delay: not supported yet"`)
+	c.publish("a", 1, 1, "x", user("delay", "400d")).want(`PUBACK 1`, `PUBLISH a "x" q0 delay=400d`) // no delay of ours
 }
 
 func TestWillIsAskedForAtConnect(t *testing.T) {

@@ -173,6 +173,9 @@ func (c *conn) readWill(pk *packets.Packet) (*core.Will, *fault) {
 		return nil, &fault{codeTopicInvalid, err.Error()}
 	}
 	to := targetOf("", w.WillTopic)
+	if to.delay > 0 {
+		to.refused = core.NotYet("a will to $delayed/ (will delay does it)")
+	}
 	if to.refused != nil {
 		return nil, &fault{willCode(to.refused), to.refused.Text}
 	}

@@ -1,7 +1,9 @@
 package mqtt
 
 import (
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/godwitmq/godwit/core"
 	"github.com/godwitmq/godwit/core/topic"
@@ -51,8 +53,9 @@ func isShared(filter string) bool { return strings.HasPrefix(filter, sharePrefix
 // A target is what a topic name to publish to stands for.
 type target struct {
 	address core.Address
-	keeps   bool        // RETAIN means something there
-	refused *core.Error // instead of all that
+	keeps   bool          // RETAIN means something there
+	delay   time.Duration // of $delayed/
+	refused *core.Error   // instead of all that
 }
 
 // targetOf translates a topic name, which is free of wildcards.
@@ -80,9 +83,25 @@ func targetOf(vhost, name string) target {
 	case strings.HasPrefix(name, streamPrefix):
 		return target{refused: core.NotYet("publishing to $stream/")}
 	case strings.HasPrefix(name, delayedPrefix):
-		return target{refused: core.NotYet("publishing to $delayed/")}
+		return delayedTarget(vhost, name[len(delayedPrefix):])
 	}
 	return target{address: core.Address{VHost: vhost, Exchange: core.TopicExchange, Topic: name}, keeps: true}
+}
+
+// delayedTarget translates SECONDS/TOPIC, where TOPIC is any name that can be
+// published to.
+func delayedTarget(vhost, rest string) target {
+	number, name, _ := strings.Cut(rest, "/")
+	n, err := strconv.ParseUint(number, 10, 32)
+	switch {
+	case err != nil || name == "":
+		return target{refused: core.Errorf(core.CodeSyntax, "want $delayed/SECONDS/topic")}
+	case strings.HasPrefix(name, delayedPrefix):
+		return target{refused: core.Errorf(core.CodeSyntax, "one $delayed/ is enough")}
+	}
+	t := targetOf(vhost, name)
+	t.delay = time.Duration(n) * time.Second
+	return t
 }
 
 func named(vhost, exchange, name, want string) target {

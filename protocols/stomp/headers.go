@@ -31,8 +31,10 @@ const (
 	messageIDField // carried as x-client-message-id: the ids are ours
 	queueField     // an argument for a queue that this SEND creates
 	reservedField  // of the protocol: never carried, so that nobody forges it
-	laterField     // not supported yet
-	neverField     // not supported
+	delayField     // relative, ms
+	deliverAtField // absolute, unix ms
+	dedupField
+	neverField // not supported
 )
 
 // fieldOf is the one table of SEND's headers.
@@ -70,8 +72,12 @@ func fieldOf(name []byte) field {
 		return timestampField
 	case "message-id":
 		return messageIDField
-	case "delay", "x-delay", "AMQ_SCHEDULED_DELAY", "deliver-at", "AMQ_SCHEDULED_TIME", "dedup", "_AMQ_DUPL_ID":
-		return laterField
+	case "delay", "x-delay", "AMQ_SCHEDULED_DELAY":
+		return delayField
+	case "deliver-at", "AMQ_SCHEDULED_TIME":
+		return deliverAtField
+	case "dedup", "_AMQ_DUPL_ID":
+		return dedupField
 	case "AMQ_SCHEDULED_PERIOD", "AMQ_SCHEDULED_REPEAT", "AMQ_SCHEDULED_CRON":
 		return neverField
 	}

@@ -136,6 +136,9 @@ func (p *Protocol) buildShared(m *core.Message, v wire.Version, s style) []byte 
 	if m.Key != "" {
 		w.text("JMSXGroupID", m.Key)
 	}
+	if m.Dedup != "" {
+		w.text("dedup", m.Dedup)
+	}
 	w.users(m)
 	return w.end(m.Body)
 }
