@@ -93,7 +93,7 @@ func (l Limits) or(d Limits) Limits {
 func (b *Broker) newShard(i int, p Partition) *shard {
 	s := &shard{
 		id: i, inbox: newInbox(), store: p, caps: b.caps, health: b.store.Health, now: b.now,
-		fates: &journal{size: b.options.Fates}, gate: &b.gate, publish: b.publishWill, live: b.deadLive, fatal: b.lose,
+		fates: &journal{size: b.options.Fates}, gate: &b.gate, publish: b.publishWill, live: b.fromShard, fatal: b.lose,
 		autoCreate: !b.options.NoAutoCreate,
 		places:     make(map[uint64]*queue),
 		vhost:      b.vhost,
@@ -101,6 +101,7 @@ func (b *Broker) newShard(i int, p Partition) *shard {
 		bindings:   make(map[*queueRef]map[*binding]bool),
 		reading:    make(map[*Outbox][]*queue),
 		sessions:   make(map[string]*sessionState),
+		producers:  make(map[string]*producer),
 		attached:   make(map[*Outbox]*sessionState),
 		sets:       make(map[string]RouteSetID),
 		nextID:     max(p.NextID(), uint64(i)<<48), // a place names its shard too
@@ -117,10 +118,11 @@ func (b *Broker) newShard(i int, p Partition) *shard {
 	return s
 }
 
-// deadLive gives a dead letter to those who read its address live.
-func (b *Broker) deadLive(way *routes, m *Message) {
-	if len(way.listeners)+len(way.merged) > 0 {
-		b.deliverLive(way, m, nil)
+// fromShard gives a message that a shard routes to those who read its address
+// live.
+func (b *Broker) fromShard(way *routes, m *Message, from *Outbox) {
+	if len(way.listeners)+len(way.merged) > 0 || from != nil {
+		b.deliverLive(way, m, from)
 	}
 }
 
@@ -263,16 +265,16 @@ func (b *Broker) Pipe(stage Stage, admit func(*Publication) bool) {
 func (b *Broker) routeAndSend(p *Publication) {
 	m := p.message
 	way, err := b.vhost(m.Address.VHost).route(m.Address.Exchange, m.Address.Topic)
-	if err == nil && !m.NotBefore.IsZero() {
+	if err == nil && b.waits(p) {
 		if e := b.undelayable(way, m); e != nil {
 			b.refuse(p, e)
 			return
 		}
-		b.delay(p)
+		b.toShard(p)
 		return
 	}
 	if err == nil {
-		if e := refusal(way, m); e != nil {
+		if e := wayRefusal(way, m); e != nil {
 			err = e
 		}
 	}
@@ -283,12 +285,22 @@ func (b *Broker) routeAndSend(p *Publication) {
 	b.send(p, way)
 }
 
-// delay keeps a publication until its time. It is routed then, by what is
-// bound then.
-func (b *Broker) delay(p *Publication) {
+// waits says whether a shard has to look at a publication before it is
+// routed: it is not due yet, or may have come before.
+func (b *Broker) waits(p *Publication) bool {
+	return !p.message.NotBefore.IsZero() || p.message.Dedup != "" || p.number > 0
+}
+
+// toShard gives a publication that waits to the shard of its virtual host: it
+// is routed there, when it is due and if it is new.
+func (b *Broker) toShard(p *Publication) {
 	p.targets = 1
 	p.owed.Store(1)
-	b.shards[b.vhost(p.message.Address.VHost).shard].inbox.put(command{kind: cmdDelay, pub: p})
+	c := command{kind: cmdDelay, pub: p, key: p.key}
+	if p.message.Dedup != "" || p.number > 0 {
+		c.kind = cmdOnce
+	}
+	b.shards[b.vhost(p.message.Address.VHost).shard].inbox.put(c)
 }
 
 // undelayable says what is wrong already with a message that is not due yet,
@@ -301,24 +313,6 @@ func (b *Broker) undelayable(way *routes, m *Message) *Error {
 		return Errorf(CodeNotFound, "no queue %q", m.Address.Topic)
 	case m.Must && (way.targets() == 0 || way.missing):
 		return &Error{Code: CodeNotFound, Reason: ReasonNoTarget, Text: "nobody takes messages of " + m.Address.String()}
-	}
-	return nil
-}
-
-// refusal says why a route cannot be taken, or nil.
-func refusal(way *routes, m *Message) *Error {
-	if way.gone {
-		return Errorf(CodeGone, "reply address %q does not exist", m.Address.Topic)
-	}
-	if m.Must && (way.targets() == 0 || way.missing) {
-		return &Error{Code: CodeNotFound, Reason: ReasonNoTarget, Text: "nobody takes messages of " + m.Address.String()}
-	}
-	if m.QoS > 0 {
-		for _, ref := range way.rejects {
-			if ref.full.Load() {
-				return &Error{Code: CodeQuota, Reason: ReasonQueueFull, Text: "queue " + quote(ref.name) + " is full"}
-			}
-		}
 	}
 	return nil
 }
@@ -417,7 +411,7 @@ func (b *Broker) Explain(id Identity, m *Message) *Recorder {
 		return rec
 	}
 	rec.routed(way, m, "")
-	if e := refusal(way, m); e != nil {
+	if e := wayRefusal(way, m); e != nil {
 		rec.add("refused", e.Code.Name(), e.Text)
 	}
 	return rec

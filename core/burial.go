@@ -60,7 +60,7 @@ func (s *shard) inter(q *queue, d *dying, to Address) bool {
 			return false
 		}
 	}
-	s.live(way, m)
+	s.live(way, m, nil)
 	stored := false
 	for _, route := range way.shards {
 		kept, _ := s.place(m, "", route, size)

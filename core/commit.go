@@ -31,6 +31,11 @@ func (s *shard) sealIfFull() {
 }
 
 func (s *shard) seal() {
+	for _, p := range s.turn.producers {
+		p.listed = false
+		rec := producerRecord{Last: p.last, Used: p.used.UnixMilli(), Holes: p.holes}
+		s.turn.bound = append(s.turn.bound, Record{Table: tableProducers, Key: p.key(), Value: encodeRecord(rec)})
+	}
 	s.sealed = append(s.sealed, s.turn)
 	s.turn = s.newTurn()
 	s.turn.batch.Sets, s.retiring = append(s.turn.batch.Sets, s.retiring...), nil
@@ -163,6 +168,9 @@ func (s *shard) settle(t *turn) {
 		f.bucket.count--
 	}
 	s.due.pending.Add(-int64(len(t.fired)))
+	for i := range t.once {
+		s.kept(&t.once[i])
+	}
 	for i := range t.buried {
 		if b := &t.buried[i]; !b.queue.removed {
 			b.queue.burying--
@@ -225,6 +233,9 @@ func (s *shard) refuseAppends(t *turn, err error) {
 		d.bucket.count--
 	}
 	s.due.pending.Add(-int64(len(t.delayed)))
+	for i := range t.once {
+		s.unkept(&t.once[i], AsError(err))
+	}
 	for _, p := range t.pubs {
 		s.refuse(p, AsError(err))
 	}
@@ -294,6 +305,29 @@ func (s *shard) exhume(b *burial) {
 	b.queue.dying = append(b.queue.dying, b.dying)
 	b.queue.stuck = true
 	b.queue.touch()
+}
+
+// kept says to who sent the same again that the first is durable.
+func (s *shard) kept(o *once) {
+	if p := o.producer; p != nil {
+		delete(p.first, o.number)
+		p.safe = max(p.safe, o.number)
+	} else {
+		delete(s.dedup.first, o.key)
+	}
+	o.first.settle(nil)
+}
+
+// unkept forgets a publish that the store refused: the same again is new.
+func (s *shard) unkept(o *once, err *Error) {
+	if p := o.producer; p != nil {
+		delete(p.first, o.number)
+		p.refuse(o.number)
+	} else {
+		delete(s.dedup.first, o.key)
+		s.dedup.forget(o.key)
+	}
+	o.first.settle(err)
 }
 
 func (st *sessionState) restore(u *undoNote) {

@@ -1,28 +1,10 @@
 package core
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
 )
-
-// Tables of records, core's own numbering. Never renumber.
-const (
-	tableMeta       Table = 1 // "log": the shard log's id; "vhost/<name>": home here
-	tableExchanges  Table = 2 // vhost, name => exchangeRecord
-	tableQueues     Table = 3 // vhost, name => queueRecord
-	tableBindings   Table = 4 // vhost, exchange, filter, queue => bindingRecord
-	tableSessions   Table = 5 // vhost, key => sessionRecord
-	tableNotes      Table = 6 // vhost, key, note => value
-	tableRetained   Table = 7 // vhost, topic => message
-	tableDeliveries Table = 8 // cursor => newest offset that may have been delivered
-	tableDue        Table = 9 // minute => bucketRecord
-)
-
-// joinKey makes a record's key. Parts hold no NUL: CheckName and CheckTopic
-// refuse it. The last part may be any octets.
-func joinKey(parts ...string) []byte { return []byte(strings.Join(parts, "\x00")) }
 
 type queueRecord struct {
 	Spec   QueueSpec
@@ -39,14 +21,6 @@ type levelRecord struct {
 type bindingRecord struct {
 	Spec  BindingSpec
 	Owner string `json:",omitempty"`
-}
-
-func encodeRecord(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic("bug: " + err.Error())
-	}
-	return b
 }
 
 type applyRequest struct {
@@ -165,7 +139,6 @@ func unsupported(q *QueueSpec) error {
 		asked bool
 		name  string
 	}{
-		{q.DedupWindow != 0, "dedup_window"},
 		{q.OnArrival, "deliver=on_arrival"},
 		{q.Spread, "spread"},
 		{q.Archive != "", "archive"},
@@ -192,7 +165,9 @@ func checkSettings(q *QueueSpec) error {
 		return Errorf(CodeBadValue, "max_wait needs priorities=: without levels nothing overtakes")
 	case q.MaxAttempts < 0 || q.MaxAttempts > 1<<15:
 		return Errorf(CodeBadValue, "max_attempts=%d: the limit is %d", q.MaxAttempts, 1<<15)
-	case q.MaxMessages < 0, q.MaxBytes < 0, q.TTL < 0, q.Lease < 0, q.IdleExpiry < 0, q.MaxWait < 0:
+	case q.DedupWindow > maxDelay:
+		return Errorf(CodeBadValue, "dedup_window: 366 days at most")
+	case q.DedupWindow < 0, q.MaxMessages < 0, q.MaxBytes < 0, q.TTL < 0, q.Lease < 0, q.IdleExpiry < 0, q.MaxWait < 0:
 		return Errorf(CodeBadValue, "a limit below 0: leave it out for none")
 	}
 	return nil

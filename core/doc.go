@@ -21,6 +21,7 @@
 //	verbs.go        what the verbs of a session take and give
 //	guard.go        who may do what
 //	store.go        what must survive
+//	records.go      what stands under which key
 //	codec.go        how a message looks at rest
 //	fate.go         how messages ended
 //	outbox.go       how the broker answers
@@ -31,6 +32,7 @@
 //	keyed.go        which key is whose
 //	queue.go        what waits
 //	bucket.go       what waits for its time
+//	repeats.go      what was published before
 //	letter.go       what becomes of what dies
 //	serving.go      who gets it next
 //	retained.go     the last value of an address
@@ -46,6 +48,7 @@
 //	placing.go      messages go into queues
 //	burial.go       and out of them, to dead letters or elsewhere
 //	due.go          what is not due yet
+//	once.go         what comes twice is kept once
 //	intake.go       messages come in
 //	loop.go         the shard's goroutine
 //	broker.go       the whole

@@ -16,7 +16,6 @@ import (
 
 // Limits of what is delayed.
 const (
-	maxDelay   = 366 * 24 * time.Hour
 	maxBuckets = 50_000 // different minutes, a shard
 	maxFire    = 8192   // messages a round
 	maxUnfired = 4      // batches under way while more are fired
@@ -26,20 +25,27 @@ type bucketRecord struct{ Log, Cursor uint64 }
 
 func bucketKey(minute int64) []byte { return fmt.Appendf(nil, "%020d", minute) }
 
-// stepDelay puts a publication into its minute.
-func (s *shard) stepDelay(p *Publication) {
-	m := p.message
+// putLater puts a message into its minute, with this turn.
+func (s *shard) putLater(m *Message) *Error {
 	b, err := s.bucketOf(m.NotBefore)
 	if err != nil {
-		s.refuse(p, err)
-		return
+		return err
 	}
 	b.count++
 	s.due.pending.Add(1)
 	s.turn.delayed = append(s.turn.delayed, delayedAdd{b, len(s.turn.batch.Appends)})
 	s.turn.batch.Appends = append(s.turn.batch.Appends, Append{Log: b.log, Message: m, Routes: Solo(b.cursor)})
 	s.turn.bytes += int(m.Size())
-	if m.QoS == 0 {
+	return nil
+}
+
+// stepDelay takes a publish that is not due yet.
+func (s *shard) stepDelay(p *Publication) {
+	if err := s.putLater(p.message); err != nil {
+		s.refuse(p, err)
+		return
+	}
+	if p.message.QoS == 0 {
 		p.settle(nil)
 		return
 	}
@@ -118,13 +124,11 @@ func (s *shard) fire(b *bucket, it dueItem) {
 			return
 		}
 	}
-	s.live(ways, m)
+	s.live(ways, m, nil)
 	for _, route := range ways.shards {
 		s.place(m, "", route, size)
 	}
-	if m.Retain && m.Address.Exchange == TopicExchange && s.mayRetain(m) == nil && s.retainedOf(m.Address.VHost).set(m) {
-		s.turn.batch.Records = append(s.turn.batch.Records, retainedRecord(m))
-	}
+	s.keepValue(m)
 	s.fired(b, it)
 }
 

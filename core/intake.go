@@ -71,8 +71,15 @@ func (s *shard) stepRecall(c *command) {
 // stepSubmit does all parts in one batch. Acks count only when it is durable:
 // until then their entries stay with the client, and a refusal undoes them.
 func (s *shard) stepSubmit(sub *submission) {
-	if len(sub.pubs) > 1 || (len(sub.pubs) == 1 && sub.settles()) {
+	o, done := s.stepRepeat(sub)
+	if done {
+		return
+	}
+	if len(sub.pubs) > 1 || (len(sub.pubs) == 1 && (sub.settles() || o != nil)) {
 		if err := s.mayEnqueue(sub); err != nil {
+			if o != nil {
+				o.producer.refuse(o.number)
+			}
 			s.abandon(sub, err)
 			return
 		}
@@ -81,6 +88,8 @@ func (s *shard) stepSubmit(sub *submission) {
 		switch {
 		case p.later:
 			s.stepDelay(p.pub)
+		case p.once:
+			s.stepOnce(p.pub, p.key, len(sub.pubs) > 1 || sub.settles())
 		case p.route == nil:
 			s.stepRetain(p.pub)
 		default:
@@ -93,6 +102,9 @@ func (s *shard) stepSubmit(sub *submission) {
 				s.hold(q, e, sub)
 			}
 		}
+	}
+	if o != nil {
+		s.remember(o, 0)
 	}
 	if len(sub.pubs) > 0 {
 		s.turn.nacks = append(s.turn.nacks, sub)
@@ -161,6 +173,8 @@ func (s *shard) mayBegin(p *submitted) *Error {
 	case p.later:
 		_, err := s.bucketOf(p.pub.message.NotBefore)
 		return err
+	case p.once:
+		return s.mayAdmit(p)
 	case p.route == nil:
 		return s.mayRetain(p.pub.message)
 	case p.route.name != "" && p.route.vhost.queue(p.route.name) == nil:
@@ -183,21 +197,6 @@ func (sub *submission) countFor(q *queue, i int) (n int64) {
 		}
 	}
 	return n
-}
-
-// abandon answers a refused submission: each part settles.
-func (s *shard) abandon(sub *submission, err *Error) {
-	for _, p := range sub.pubs {
-		s.refuse(p.pub, err)
-	}
-	if sub.settles() {
-		sub.group.settle(err)
-	}
-}
-
-// settles says whether the submission itself settles once, beside its publishes.
-func (sub *submission) settles() bool {
-	return len(sub.acks) > 0 || len(sub.notes) > 0 || len(sub.nacks) > 0
 }
 
 func (s *shard) hold(q *queue, e *entry, sub *submission) {

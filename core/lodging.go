@@ -75,8 +75,13 @@ func (s *shard) open(st *sessionState, r *openRequest, present bool) {
 	s.attached[r.out] = st
 	st.show()
 	e := Event{Kind: Confirmed, Token: r.token, Resumed: st.resumed(present)}
+	if r.spec.Producer != "" {
+		if err := s.produce(st, r, e.Resumed); err != nil {
+			e.Resumed, e.Err = nil, err
+		}
+	}
 	if !st.durable() && !st.stored {
-		if st.key != "" {
+		if st.key != "" || r.spec.Producer != "" {
 			r.out.put(e) // one without a key was answered when it was opened
 		}
 		return
@@ -87,6 +92,23 @@ func (s *shard) open(st *sessionState, r *openRequest, present bool) {
 		s.forget(st)
 	}
 	s.answer(r.out, e)
+}
+
+// produce makes a connection the one of its producer. Who had it is evicted.
+func (s *shard) produce(st *sessionState, r *openRequest, to *Resumed) *Error {
+	p := &producer{vhost: st.vhost.name, user: st.from.identity.User, pid: r.spec.Producer}
+	if known := s.producers[string(p.key())]; known != nil {
+		p = known
+	} else if len(s.producers) >= maxProducers {
+		return Errorf(CodeQuota, "%d producers are the limit: those unused for %v are forgotten", maxProducers, producerIdle)
+	}
+	s.producers[string(p.key())] = p
+	if p.out != nil && p.out != r.out {
+		p.out.put(Event{Kind: Evicted, Err: ErrTakenOver})
+	}
+	p.out, p.used, st.producer = r.out, s.env.now, p
+	to.Last, to.Present = p.known(), to.Present || p.last > 0
+	return nil
 }
 
 func (st *sessionState) resumed(present bool) *Resumed {
@@ -151,6 +173,9 @@ func (s *shard) stepClose(r *closeRequest) {
 		return
 	}
 	delete(s.attached, r.out)
+	if p := st.producer; p != nil && p.out == r.out {
+		p.out, st.producer = nil, nil
+	}
 	if st.out != r.out {
 		return // given up before
 	}

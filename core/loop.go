@@ -75,12 +75,17 @@ func (s *shard) step(c *command) {
 	case cmdDelay:
 		s.stepDelay(c.pub)
 		s.sealIfFull()
+	case cmdOnce:
+		s.stepOnce(c.pub, c.key, false)
+		s.sealIfFull()
 	case cmdFetched:
 		if f := c.x.(*fetched); f.bucket != nil {
 			s.stepScanned(f)
 		} else {
 			s.stepFetched(f)
 		}
+	case cmdRefused:
+		s.stepRefused(c)
 	case cmdTick:
 		s.stepTick()
 	case cmdStop:
@@ -148,6 +153,7 @@ func (s *shard) stepTick() {
 	if len(s.due.buckets) > 0 {
 		s.tickDue()
 	}
+	s.tickOnce()
 	if s.gate.shut.Load() {
 		s.heedPressure()
 	}

@@ -128,7 +128,7 @@ func (s *shard) divert(q *queue, m *Message, size int64) (stored, waits bool) {
 		s.fates.record(Fate{At: s.env.now, Reason: ReasonOverflow, Address: m.Address, Place: q.ref.name, Text: "no dead letter: " + err.Text})
 		return false, false
 	}
-	s.live(way, letter)
+	s.live(way, letter, nil)
 	for _, route := range way.shards {
 		a, b := s.place(letter, "", route, letter.Size())
 		stored, waits = stored || a, waits || b
@@ -195,10 +195,50 @@ func (s *shard) retainedOf(vhost string) *retained {
 	return r
 }
 
+// keepValue keeps the value of a message that was not retained by its publish.
+func (s *shard) keepValue(m *Message) {
+	if m.Retain && m.Address.Exchange == TopicExchange && s.mayRetain(m) == nil && s.retainedOf(m.Address.VHost).set(m) {
+		s.turn.batch.Records = append(s.turn.batch.Records, retainedRecord(m))
+	}
+}
+
 func retainedRecord(m *Message) Record {
 	rec := Record{Table: tableRetained, Key: joinKey(m.Address.VHost, m.Address.Topic)}
 	if len(m.Body) > 0 {
 		rec.Value = AppendMessage(nil, m)
 	}
 	return rec
+}
+
+// wayRefusal says why a route cannot be taken, or nil.
+func wayRefusal(way *routes, m *Message) *Error {
+	if way.gone {
+		return Errorf(CodeGone, "reply address %q does not exist", m.Address.Topic)
+	}
+	if m.Must && (way.targets() == 0 || way.missing) {
+		return &Error{Code: CodeNotFound, Reason: ReasonNoTarget, Text: "nobody takes messages of " + m.Address.String()}
+	}
+	if m.QoS > 0 {
+		for _, ref := range way.rejects {
+			if ref.full.Load() {
+				return &Error{Code: CodeQuota, Reason: ReasonQueueFull, Text: "queue " + quote(ref.name) + " is full"}
+			}
+		}
+	}
+	return nil
+}
+
+// abandon answers a refused submission: each part settles.
+func (s *shard) abandon(sub *submission, err *Error) {
+	for _, p := range sub.pubs {
+		s.refuse(p.pub, err)
+	}
+	if sub.settles() {
+		sub.group.settle(err)
+	}
+}
+
+// settles says whether the submission itself settles once, beside its publishes.
+func (sub *submission) settles() bool {
+	return len(sub.acks) > 0 || len(sub.notes) > 0 || len(sub.nacks) > 0
 }

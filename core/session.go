@@ -24,6 +24,7 @@ type Session struct {
 	out      *Outbox
 	limits   Limits
 	lane     Lane
+	numbered bool // its tokens are a producer's numbers
 
 	// The reader's: what topics came to, as of gen.
 	gen    uint64
@@ -72,7 +73,8 @@ func (b *Broker) Open(id Identity, spec SessionSpec, token uint64, w Waker) *Ses
 	s.home.put(command{kind: cmdOpen, x: &openRequest{
 		out: s.out, vhost: v, from: &sender{identity: &s.identity, id: s.id}, spec: spec, token: token,
 	}})
-	if spec.Key == "" {
+	s.numbered = spec.Producer != ""
+	if spec.Key == "" && spec.Producer == "" {
 		s.out.put(Event{Kind: Confirmed, Token: token, Resumed: &Resumed{}})
 	}
 	return s
@@ -82,12 +84,14 @@ func (b *Broker) openable(spec *SessionSpec) error {
 	switch {
 	case b.closed.Load():
 		return &Error{Code: CodeUnavailable, Text: "shutting down"}
-	case spec.Producer != "":
-		return NotYet("pid")
 	case spec.Will != nil && spec.Will.Message.Size() > int64(b.caps.MaxRecord):
 		return ErrTooLarge
-	case spec.Key != "":
-		if err := CheckName(spec.Key); err != nil {
+	}
+	for _, name := range []string{spec.Key, spec.Producer} {
+		if name == "" {
+			continue
+		}
+		if err := CheckName(name); err != nil {
 			return err
 		}
 	}
@@ -117,10 +121,10 @@ func (s *Session) Publish(m *Message, token uint64) error {
 	if err != nil {
 		return s.refuse(m, token, AsError(err))
 	}
-	if !m.NotBefore.IsZero() {
-		return s.delay(way, m, token, answered)
+	if !m.NotBefore.IsZero() || m.Dedup != "" || s.number(token) > 0 {
+		return s.viaShard(way, m, token, answered)
 	}
-	if e := refusal(way, m); e != nil {
+	if e := wayRefusal(way, m); e != nil {
 		return s.refuse(m, token, e)
 	}
 	if len(way.shards) == 0 && !m.Retain { // live readers alone
@@ -146,23 +150,31 @@ func (s *Session) Publish(m *Message, token uint64) error {
 	return nil
 }
 
-// delay publishes what is not due yet.
-func (s *Session) delay(way *routes, m *Message, token uint64, answered bool) (err error) {
+// viaShard publishes what is not due yet, or may have come before.
+func (s *Session) viaShard(way *routes, m *Message, token uint64, answered bool) (err error) {
 	if e := s.broker.undelayable(way, m); e != nil {
 		return s.refuse(m, token, e)
 	}
 	if !s.passes(m) {
 		return ErrWait
 	}
-	p := &Publication{message: m, out: s.out, key: s.id}
+	p := &Publication{message: m, out: s.out, key: s.id, number: s.number(token)}
 	if answered {
 		if p.place, err = s.out.reserve(token, m); err != nil {
 			return err
 		}
 		p.answered = true
 	}
-	s.broker.delay(p)
+	s.broker.toShard(p)
 	return nil
+}
+
+// number is a token as a producer's number.
+func (s *Session) number(token uint64) uint64 {
+	if !s.numbered || token >= firstUnnumbered {
+		return 0
+	}
+	return token
 }
 
 // passes asks whether shard and store keep up.
@@ -175,7 +187,7 @@ func (s *Session) enter(pipe *pipeline, m *Message, token uint64, answered bool)
 	if !s.passes(m) {
 		return ErrWait
 	}
-	p := &Publication{message: m, out: s.out, key: s.id, lane: &s.lane}
+	p := &Publication{message: m, out: s.out, key: s.id, lane: &s.lane, number: s.number(token)}
 	if pipe.admit != nil && !pipe.admit(p) {
 		return ErrWait
 	}
@@ -210,8 +222,8 @@ func (s *Session) prepare(m *Message) *Error {
 		return &Error{Code: CodeQuota, Reason: ReasonTooLarge, Text: "a retained value may have " + strconv.FormatInt(s.broker.maxValue(), 10) + " bytes"}
 	case m.NotBefore.Sub(m.Arrived) > maxDelay:
 		return Errorf(CodeBadValue, "a delay is 366 days at most")
-	case m.Dedup != "":
-		return NotYet("dedup")
+	case len(m.Dedup) > MaxNameBytes:
+		return Errorf(CodeBadValue, "a dedup id has %d bytes at most", MaxNameBytes)
 	case m.Expect != 0:
 		return NotYet("expect")
 	case m.Address.Exchange == DefaultExchange && m.Address.Topic == "":
@@ -257,6 +269,7 @@ func (s *Session) refuse(m *Message, token uint64, e *Error) error {
 			return err
 		}
 	}
+	s.hole(token)
 	s.broker.live.record(Fate{
 		At: m.Arrived, Reason: e.Reason, Address: m.Address, Place: s.identity.Client, Text: e.Text, By: e.By,
 	})
@@ -294,7 +307,7 @@ func (s *Session) routes(a Address) (*routes, error) {
 // a publish among them it never waits; of Notes alone it takes no place in
 // the order and is answered when it is done.
 func (s *Session) Submit(ops []Op, token uint64) error {
-	sub := &submission{out: s.out, group: &together{out: s.out, token: token}}
+	sub := &submission{out: s.out, group: &together{out: s.out, token: token}, number: s.number(token)}
 	var ways []*routes
 	var refused *Error
 	for i := range ops {
@@ -334,6 +347,7 @@ func (s *Session) Submit(ops []Op, token uint64) error {
 	if refused != nil {
 		sub.group.owed.Store(1)
 		sub.group.settle(refused)
+		s.hole(token)
 		return nil
 	}
 	s.submit(sub, ops, ways)
@@ -361,7 +375,8 @@ func (s *Session) fits(ops []Op) *Error {
 	return nil
 }
 
-// delayedWay is the route of what is not due yet: into its minute.
+// delayedWay is the route of what a shard has to look at first: it is not due
+// yet, or may have come before.
 var delayedWay = &routes{gen: 1}
 
 // gather sorts an op into the submission. Of a publish it gives the route.
@@ -376,13 +391,13 @@ func (s *Session) gather(sub *submission, op *Op) (*routes, *Error) {
 		if err != nil {
 			return nil, AsError(err)
 		}
-		if !m.NotBefore.IsZero() {
+		if !m.NotBefore.IsZero() || m.Dedup != "" || sub.number > 0 {
 			if e := s.broker.undelayable(way, m); e != nil {
 				return nil, e
 			}
 			return delayedWay, nil
 		}
-		if e := refusal(way, m); e != nil {
+		if e := wayRefusal(way, m); e != nil {
 			return nil, e
 		}
 		return way, nil
@@ -416,14 +431,14 @@ func (s *Session) submit(sub *submission, ops []Op, ways []*routes) {
 		p := &Publication{message: m, out: s.out, key: s.id, group: sub.group}
 		parts := int32(0)
 		for _, r := range way.shards {
-			sub.pubs = append(sub.pubs, submitted{p, s.id, r, false})
+			sub.pubs = append(sub.pubs, submitted{pub: p, key: s.id, route: r})
 			parts++
 		}
 		if way == delayedWay {
-			sub.pubs = append(sub.pubs, submitted{p, s.id, nil, true})
+			sub.pubs = append(sub.pubs, submitted{pub: p, key: s.id, later: m.Dedup == "" && sub.number == 0, once: m.Dedup != "" || sub.number > 0})
 			parts++
 		} else if m.Retain && m.Address.Exchange == TopicExchange {
-			sub.pubs = append(sub.pubs, submitted{p, s.id, nil, false})
+			sub.pubs = append(sub.pubs, submitted{pub: p, key: s.id})
 			parts++
 		}
 		if parts > 0 {
@@ -449,7 +464,20 @@ func (s *Session) submit(sub *submission, ops []Op, ways []*routes) {
 }
 
 // Answer takes the place of an answer the adapter gives itself.
-func (s *Session) Answer(token uint64, err error) { s.out.told(token, err) }
+func (s *Session) Answer(token uint64, err error) {
+	s.out.told(token, err)
+	if err != nil {
+		s.hole(token)
+	}
+}
+
+// hole tells the shard of a producer's number that was refused: the answer may
+// not arrive, and the same again is new.
+func (s *Session) hole(token uint64) {
+	if n := s.number(token); n > 0 {
+		s.home.put(command{kind: cmdRefused, out: s.out, tag: Tag{Seq: n}})
+	}
+}
 
 // May asks early what a verb would ask the guard.
 func (s *Session) May(a Access) error {

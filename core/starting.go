@@ -111,6 +111,8 @@ func (l *loader) load(ctx context.Context, p Partition) error {
 		{tableRetained, "retained value", l.retained},
 		{tableDeliveries, "delivery mark", l.delivery},
 		{tableDue, "delayed minute", l.bucket},
+		{tableDedup, "minute of dedup ids", l.dedup},
+		{tableProducers, "producer", l.producer},
 	} {
 		for rec, err := range p.Scan(ctx, t.table, nil) {
 			if err == nil {

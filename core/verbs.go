@@ -10,7 +10,7 @@ type SessionSpec struct {
 	Clean      bool          // forget what there was
 	Expiry     time.Duration // how long it outlives its connection; 0: not
 	Will       *Will
-	Producer   string // the line protocol's pid
+	Producer   string // its tokens below 1<<62 are numbers that rise: what comes again is confirmed again, and kept once
 	Unanswered int    // publishes that may wait for their Confirmed; 0: Limits
 }
 

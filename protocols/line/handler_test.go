@@ -47,7 +47,7 @@ func TestHelloRefused(t *testing.T) {
 	}{
 		{"another version", "HELLO 2", "ERR 406 fatal version \"2\": this server speaks 1, say HELLO 1", protocols.Peer{}, Options{}},
 		{"an unknown option", "HELLO 1 foo=1", "ERR 406 fatal unknown option*", protocols.Peer{}, Options{}},
-		{"a producer's name", "HELLO 1 pid=p", "ERR 406 fatal pid=*", protocols.Peer{}, Options{}},
+		{"a control character in a producer's name", "HELLO 1 pid=a%0Ab", "ERR 400 fatal a name cannot hold*", protocols.Peer{}, Options{}},
 		{"a password in plain text", "HELLO 1 user=a pass=b", "ERR 401 fatal a password or token in plain text: use TLS", far, Options{}},
 		{"a token in plain text", "HELLO 1 token=b", "ERR 401 fatal a password*", far, Options{}},
 		{"a stranger", "HELLO 1", "ERR 401 fatal only loopback*", far, Options{}},

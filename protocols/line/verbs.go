@@ -205,7 +205,7 @@ var helloOptions = []option{
 	helloToken:  {name: "token", kind: text, help: "or a token alone"},
 	helloClient: {name: "client", kind: name, help: "a name, for traces and durable state"},
 	helloVHost:  {name: "vhost", kind: name, help: "a virtual host"},
-	helloPid:    {name: "pid", kind: name, not: "pid= (publishing once over reconnects)", help: "a producer's name"},
+	helloPid:    {name: "pid", kind: name, help: "a producer's name: what it sends again under the same id is kept once"},
 	helloHb:     {name: "hb", kind: lapse, help: "both sides send at least that often"},
 }
 
