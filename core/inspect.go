@@ -153,6 +153,21 @@ func (v *vhost) sessionRows() (rows []Row) {
 	return rows
 }
 
+// Sources are the addresses that a queue is bound to.
+func (b *Broker) Sources(vhost, queue string) (out []Address) {
+	v := b.vhost(vhost)
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for _, x := range v.exchanges {
+		for _, binding := range x.table.All() {
+			if binding.queue != nil && binding.queue.name == queue {
+				out = append(out, binding.spec.Source)
+			}
+		}
+	}
+	return out
+}
+
 func (b *Broker) journals() []*journal {
 	out := []*journal{&b.live}
 	for _, s := range b.shards {

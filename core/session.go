@@ -518,7 +518,7 @@ func (s *Session) mayChange(c *Change) *Error {
 	switch {
 	case c.Queue != nil:
 		where.Exchange, where.Topic = DefaultExchange, c.Queue.Name
-		if c.Queue.Owned {
+		if c.Queue.Owned || c.Own {
 			return s.may(ActListen, where)
 		}
 		if ReservedName(c.Queue.Name) {
@@ -526,7 +526,7 @@ func (s *Session) mayChange(c *Change) *Error {
 		}
 	case c.Binding != nil:
 		where = c.Binding.Source
-		if c.Binding.Owned {
+		if c.Binding.Owned || c.Own {
 			return s.may(ActListen, where)
 		}
 		if c.Do == Remove {

@@ -1,6 +1,9 @@
 package core
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Class is how safe a queue's or stream's messages are before they are
 // confirmed.
@@ -135,6 +138,7 @@ type Change struct {
 	Do       Do
 	To       string // of Move: text address; "": each where its dead-queue header says
 	Limit    int64  // of Move: so many at most; 0: all that are there
+	Own      bool   // of a protocol's own word for a queue of the broker's ($...): the right to listen is enough
 	IfEmpty  bool   // of Remove: else 409
 	IfUnused bool
 	Exchange *ExchangeSpec
@@ -142,6 +146,33 @@ type Change struct {
 	Stream   *StreamSpec
 	Group    *GroupSpec
 	Binding  *BindingSpec
+}
+
+// Shared is the queue of a group on every protocol, and what its members
+// declare before they consume it: each of them the same. It goes with the last
+// of them; with keep above 0 it waits so long for one to come back. A 409 says
+// that it is there already, with another member's settings: that is as good.
+func Shared(group string, source Address, keep time.Duration) (queue string, changes []Change) {
+	where := source.Topic
+	if source.Exchange != TopicExchange {
+		where = "$exchange/" + QueuePart(source.Exchange) + "/" + where
+	}
+	queue = "$share/" + QueuePart(group) + "/" + where
+	spec := &QueueSpec{Name: queue, AutoDelete: keep == 0, IdleExpiry: keep}
+	changes = []Change{
+		{Queue: spec, Own: true},
+		{Binding: &BindingSpec{Queue: queue, Source: source}, Own: true},
+	}
+	if keep > 0 {
+		changes[0].Do = Alter
+	}
+	return queue, changes
+}
+
+// QueuePart is a name as it stands between slashes in the name of one of the
+// broker's own queues.
+func QueuePart(name string) string {
+	return strings.NewReplacer("%", "%25", "/", "%2F").Replace(name)
 }
 
 // ReservedName says whether a queue's name belongs to the broker: only who

@@ -29,7 +29,11 @@ type subscription struct {
 	over    bool   // END was said: what is unsettled can still be
 	quiet   bool   // no END: a GET's handle that another took
 	recall  bool   // retained values are wanted
+	queue   string // behind a group or a durable one
 	private string // the queue behind an acked live subscription
+	group   string // shares with its members
+	durable string // keeps while the client is away
+	forget  bool   // UNSUB forget: the queue goes too
 	peek    bool   // takes nothing: its deliveries are not to be settled
 	rank    int
 	alone   bool // exclusive
@@ -107,6 +111,9 @@ func (h *handler) sub(r *request) error {
 	if err := s.options(r); err != nil {
 		return err
 	}
+	if s.durable != "" && h.identity.Client == "" {
+		return core.Errorf(core.CodeBadValue, "durable= needs a client: say HELLO 1 client=NAME first")
+	}
 	credit, err := s.flow(r)
 	if err != nil {
 		return err
@@ -141,6 +148,8 @@ func (h *handler) subscribe(s *subscription, credit core.Credit) {
 	switch {
 	case s.where.Exchange == core.DefaultExchange:
 		h.session.Consume(sub, h.hold(held{what: heldSub, sub: s}))
+	case s.group != "" || s.durable != "":
+		h.subNamed(s, sub)
 	case s.ack == ackNone:
 		h.session.Listen(sub, h.hold(held{what: heldSub, sub: s}))
 	default:
@@ -154,6 +163,40 @@ const (
 	privateMessages = 100_000
 	privateBytes    = 64 << 20
 )
+
+// subNamed puts a queue behind a subscription that others share, or that
+// outlives its connection.
+func (h *handler) subNamed(s *subscription, sub core.Sub) {
+	var queue string
+	var changes []core.Change
+	if s.group != "" {
+		queue, changes = core.Shared(s.group, s.where, 0)
+	} else {
+		queue = "$line/" + core.QueuePart(h.identity.User) + "/" + core.QueuePart(h.identity.Client) + "/" + core.QueuePart(s.durable)
+		changes = h.durableChanges(queue, s.where)
+		sub.TakeOver = true
+	}
+	s.queue = queue
+	sub.Where = core.Address{VHost: s.where.VHost, Exchange: core.DefaultExchange, Topic: queue}
+	token := h.hold(held{what: heldPrivate, sub: s, pull: chore{what: doConsume, sub: sub}})
+	h.token++ // the Consume's, which Deliver asks for
+	h.session.Apply(changes, token)
+}
+
+// durableChanges declare a durable subscription. A new filter under an old
+// name takes the old one's place; what is queued stays.
+func (h *handler) durableChanges(queue string, source core.Address) []core.Change {
+	changes := []core.Change{
+		{Queue: &core.QueueSpec{Name: queue}, Own: true},
+		{Binding: &core.BindingSpec{Queue: queue, Source: source}, Own: true},
+	}
+	for _, old := range h.broker.Sources(h.identity.VHost, queue) {
+		if old != source {
+			changes = append(changes, core.Change{Do: core.Remove, Binding: &core.BindingSpec{Queue: queue, Source: old}, Own: true})
+		}
+	}
+	return changes
+}
 
 // subPrivate puts a queue of the session's own behind a live subscription.
 func (h *handler) subPrivate(s *subscription, sub core.Sub) {
@@ -192,13 +235,18 @@ func (s *subscription) options(r *request) error {
 	case s.where.Topic == "":
 		return core.Errorf(core.CodeBadValue, "an exchange needs a key to listen to: x/EXCHANGE/KEY")
 	}
-	if queue {
+	if err := s.names(r, queue); err != nil {
+		return err
+	}
+	if queue || s.group != "" || s.durable != "" {
 		s.ack = ackManual
 	}
 	if r.has(subAck) {
 		s.ack = ackMode(r.num[subAck])
 	}
 	switch {
+	case s.ack == ackNone && (s.group != "" || s.durable != ""):
+		return core.Errorf(core.CodeBadValue, "group= and durable= have ack=manual, or ack=auto to settle as it is sent")
 	case queue && s.ack == ackNone:
 		return core.Errorf(core.CodeBadValue, "a queue has ack=manual, or ack=auto to settle as it is sent")
 	case !queue && (r.has(subPeek) || r.has(subRank) || r.has(subExclusive) || r.has(subTakeover)):
@@ -221,6 +269,37 @@ func (s *subscription) options(r *request) error {
 		s.lease = time.Duration(r.num[subLease])
 	}
 	s.recall = s.where.Exchange == core.TopicExchange && !(r.has(subRetained) && retainedWords[r.num[subRetained]] == "none")
+	if s.group != "" || s.durable != "" { // what is retained is not for one of many, nor for each time
+		s.recall = s.recall && r.has(subRetained) && s.group == ""
+	}
+	return nil
+}
+
+// names reads group= and durable=.
+func (s *subscription) names(r *request, queue bool) error {
+	for _, w := range [...]struct {
+		option int
+		to     *string
+	}{{subGroup, &s.group}, {subDurable, &s.durable}} {
+		if !r.has(w.option) {
+			continue
+		}
+		text, err := r.value(w.option)
+		if err != nil {
+			return err
+		}
+		if err := core.CheckName(text); err != nil {
+			return err
+		}
+		*w.to = text
+	}
+	switch {
+	case s.group == "" && s.durable == "":
+	case queue:
+		return core.Errorf(core.CodeBadValue, "a queue is shared and durable by itself: leave group= and durable= out")
+	case s.group != "" && s.durable != "":
+		return core.Errorf(core.CodeBadValue, "group= and durable= are two ways: use one")
+	}
 	return nil
 }
 
@@ -311,6 +390,9 @@ func (h *handler) end(s *subscription) {
 // request goes on being held. h.mu is held.
 func (h *handler) subscribed(out []byte, w *held, err *core.Error) (_ []byte, goes bool) {
 	s := w.sub
+	if err != nil && err.Code == core.CodeConflict && w.what == heldPrivate && s.queue != "" {
+		err = nil // it is there, as another member made it
+	}
 	if err != nil {
 		h.end(s)
 		if s.private != "" && w.what == heldSub {
@@ -403,6 +485,9 @@ func (h *handler) cancelled(out []byte, e *core.Event) []byte {
 		return out
 	}
 	h.end(s)
+	if s.forget {
+		h.chore(chore{what: doRemove, sub: core.Sub{Where: core.Address{Topic: s.queue}}, token: nobody})
+	}
 	if s.private != "" {
 		h.chore(chore{what: doRemove, sub: core.Sub{Where: core.Address{Topic: s.private}}, token: nobody})
 	}
@@ -468,7 +553,11 @@ func (h *handler) unsub(r *request) error {
 	}
 	h.mu.Lock()
 	gone := s.over || s.ending
-	s.ending = true
+	if r.has(only) && s.durable == "" {
+		h.mu.Unlock()
+		return core.Errorf(core.CodeBadValue, "forget is for a subscription with durable=")
+	}
+	s.ending, s.forget = true, r.has(only)
 	h.mu.Unlock()
 	if gone {
 		return core.Errorf(core.CodeNotFound, "subscription %d is ending, or has ended", s.sid)

@@ -199,15 +199,15 @@ func TestLive(t *testing.T) {
 		{"SUB 1 q/a retained=all", "ERR 406 no sid=1 retained= is for t/ alone"},
 		{"SUB 1 q/a ack=none", "ERR 406 no sid=1 a queue has*"},
 		{"SUB 1 q/none peek", "ERR 404 no sid=1 no queue*"},
-		{"SUB 1 t/a group=g", "ERR 406 no sid=1 group= *"},
-		{"SUB 1 t/a durable=d", "ERR 406 no sid=1 durable= *"},
+		{"SUB 1 q/a group=g", "ERR 406 no sid=1 a queue is shared*"},
+		{"SUB 1 t/a durable=d", "ERR 406 no sid=1 durable= needs a client*"},
 		{"SUB 1 t/a sel=x", "ERR 406 no sid=1 sel= *"},
 		{"SUB 1 s/a from=first", "ERR 406 no sid=1 from= *"},
 		{"SUB 1 s/a", "ERR 406 no sid=1 streams*"},
 		{"SUB 1 x/logs", "ERR 406 no sid=1 an exchange needs a key*"},
 		{"SUB 1 x/none/k", "ERR 404 no sid=1 *"},
 		{"SUB 1 r/abc", "ERR 406 no sid=1 a reply address is made by*"},
-		{"UNSUB 8 forget", "ERR 406 no sid=8 forget*"},
+		{"UNSUB 8 forget", "ERR 406 no sid=8 forget is for*"},
 	} {
 		c.expect(tt.say, tt.want)
 	}

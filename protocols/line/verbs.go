@@ -236,8 +236,8 @@ var subOptions = []option{
 	subRetained:  {name: "retained", kind: word, words: retainedWords, help: "t/ only: last values first"},
 	subPeek:      {name: "peek", kind: flag, help: "q/ only: read without taking, to the end"},
 	subSel:       {name: "sel", kind: text, not: "sel= (selectors)", help: "a selector"},
-	subGroup:     {name: "group", kind: name, not: "group= (shared subscriptions)", help: "share with others"},
-	subDurable:   {name: "durable", kind: name, not: "durable= (durable subscriptions)", help: "keep while away"},
+	subGroup:     {name: "group", kind: name, help: "t/ and x/ only: share with its other members, on any protocol"},
+	subDurable:   {name: "durable", kind: name, help: "t/ and x/ only: keep while away; HELLO needs client="},
 	subFrom:      {name: "from", kind: text, not: "from= (streams)", help: "s/ only: first last next n @ms"},
 	subRank:      {name: "rank", kind: count, max: 255, help: "q/ only: who has credit and the highest gets it, 0 if not said"},
 	subExclusive: {name: "exclusive", kind: flag, help: "q/ only: alone, or ERR 409"},
@@ -334,7 +334,7 @@ func init() {
 		},
 		{
 			name: "UNSUB", when: open, args: []argKind{argSid}, need: 1,
-			options: []option{{name: "forget", kind: flag, not: "forget (durable subscriptions)", help: "and what is kept for it"}},
+			options: []option{{name: "forget", kind: flag, help: "and what is kept for it"}},
 			grammar: "UNSUB sid [forget]", example: "UNSUB 7", run: (*handler).unsub,
 		},
 		{

@@ -88,10 +88,7 @@ func subackCode(e *core.Error) byte {
 	case core.CodeInternal:
 		return codeUnspecified
 	}
-	switch e {
-	case errNoShared:
-		return codeNoSharedSubs
-	case errNoWildcard:
+	if e == errNoWildcard {
 		return codeNoWildcards
 	}
 	return codeImplementation

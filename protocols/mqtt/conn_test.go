@@ -506,7 +506,8 @@ func TestNotYetAndNever(t *testing.T) {
 	for _, row := range []struct {
 		filter, answer string
 	}{
-		{"$share/g/a", `9e "shared subscriptions: not supported yet"`},
+		{"$share/g", `8f "want $share/GROUP/FILTER"`},
+		{"$share/g/$share/h/a", `8f "one $share is enough"`},
 		{"$share/g/$queue/q", `8f "consumers of a queue share it already: subscribe to $queue/NAME without $share"`},
 		{"$queue/+", `a2 "a queue is named without wildcards"`},
 		{"$queue/$mqtt/a", `87 "queues whose names begin with $ are the server's"`},
@@ -594,7 +595,7 @@ func TestConnackTellsLimits(t *testing.T) {
 	if !strings.HasPrefix(p.AssignedClientID, "gw-") || len(p.AssignedClientID) != 35 {
 		t.Errorf("assigned client id %q", p.AssignedClientID)
 	}
-	if p.MaximumQosFlag || p.RetainAvailableFlag || p.WildcardSubAvailableFlag || p.SubIDAvailableFlag || !p.SharedSubAvailableFlag {
+	if p.MaximumQosFlag || p.RetainAvailableFlag || p.WildcardSubAvailableFlag || p.SubIDAvailableFlag || p.SharedSubAvailableFlag {
 		t.Errorf("availability flags: %+v", p)
 	}
 }

@@ -277,9 +277,8 @@ func (c *conn) encodeConnack(present bool) []byte {
 			MaximumPacketSize: uint32(c.options.PacketMax),
 			TopicAliasMaximum: uint16(max(c.options.TopicAliasMaximum, 0)),
 			AssignedClientID:  c.connack.assigned,
-			// Retain, wildcards and subscription identifiers are there, which
-			// is what silence means; shared subscriptions are not there yet.
-			SharedSubAvailableFlag: true,
+			// Retain, wildcards, subscription identifiers and shared
+			// subscriptions are there, which is what silence means.
 		}
 		if c.expiry != c.connack.asked {
 			pk.Properties.SessionExpiryIntervalFlag = true

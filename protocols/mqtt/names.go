@@ -26,10 +26,6 @@ const (
 
 // Refusals that are told with a code of their own.
 var (
-	errNoShared = &core.Error{
-		Code: core.CodeBadValue, Reason: core.ReasonUnsupported,
-		Text: "shared subscriptions: not supported yet",
-	}
 	errNoWildcard = &core.Error{
 		Code: core.CodeBadValue, Reason: core.ReasonUnsupported,
 		Text: "a queue is named without wildcards",
@@ -115,6 +111,7 @@ func named(vhost, exchange, name, want string) target {
 type source struct {
 	address core.Address // exchange and filter, or a queue
 	queue   bool
+	share   string // the group it is shared by: address is what the group's queue is bound to
 	prefix  string // what delivered topics begin with, so that they match the filter [MQTT-3.3.2-3]
 }
 
@@ -138,7 +135,7 @@ func sourceOf(vhost, filter string) (source, *core.Error) {
 	case strings.HasPrefix(filter, sharePrefix+"$queue/"), isShared(filter) && strings.Contains(filter, "/"+queuePrefix):
 		return s, errShareQueue
 	case isShared(filter):
-		return s, errNoShared
+		return sharedSource(vhost, filter[len(sharePrefix):])
 	case strings.HasPrefix(filter, delayedPrefix):
 		return s, core.Errorf(core.CodeSyntax, "$delayed/ is for publishing")
 	case strings.HasPrefix(filter, streamPrefix):
@@ -151,6 +148,23 @@ func sourceOf(vhost, filter string) (source, *core.Error) {
 		return s, core.NotYet("subscribing to $SYS/")
 	}
 	return s, nil
+}
+
+// sharedSource reads GROUP/FILTER [MQTT-4.8.2-1] [MQTT-4.8.2-2].
+func sharedSource(vhost, rest string) (source, *core.Error) {
+	group, filter, _ := strings.Cut(rest, "/")
+	switch {
+	case group == "" || filter == "" || topic.HasWildcard(group):
+		return source{}, core.Errorf(core.CodeSyntax, "want $share/GROUP/FILTER")
+	case isShared(filter):
+		return source{}, core.Errorf(core.CodeSyntax, "one $share is enough")
+	}
+	if err := core.CheckName(group); err != nil {
+		return source{}, core.AsError(err)
+	}
+	s, err := sourceOf(vhost, filter)
+	s.share, s.queue = group, true
+	return s, err
 }
 
 func queueSource(s source, filter string) (source, *core.Error) {

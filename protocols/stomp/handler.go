@@ -53,6 +53,7 @@ type handler struct {
 	subscribed   map[string]*subscription // by the client's id
 	numbers      uint32                   // of subscriptions, given so far
 	transactions map[string]*transaction
+	client       string                  // the client-id of CONNECT
 	temps        map[string]core.Address // reply addresses by their /temp-queue name
 	tags         []core.Tag
 

@@ -169,6 +169,8 @@ func warningOf(s *subscription) string {
 // where that is no harm.
 func (h *handler) unconfirmed(out []byte, a *answer, e *core.Error) []byte {
 	switch {
+	case a.step == stepDeclared && e.Code == core.CodeConflict && a.sub.named:
+		return h.declared(out, a) // it is there, as another member made it
 	case a.step == stepDeclared && e.Code == core.CodeConflict && !h.protocol.options.StrictQueues:
 		a.sub.warning = "the queue exists with other settings: " + e.Text
 		return h.declared(out, a)

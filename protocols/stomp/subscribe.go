@@ -1,10 +1,14 @@
 package stomp
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-stomp/stomp/v3/frame"
 
@@ -45,6 +49,8 @@ type subscription struct {
 	made    []core.Change // to be declared first
 	browse  bool          // shows what a queue holds, and takes nothing
 	private bool          // the queue is this subscription's own
+	named   bool          // it is a group's, or outlives the connection
+	forget  bool          // and goes when this subscription has ended
 	recall  bool          // wants the retained values
 	auto    bool          // made for a reply-to, not by SUBSCRIBE
 	warning string        // on its RECEIPT
@@ -67,7 +73,16 @@ type wanted struct {
 	bytes     int64
 	spec      core.Sub
 	recall    bool
+	recallSet bool   // retain-handling was said
+	group     string // shared by its members
+	name      string // of a durable subscription of the client-id
+	queue     string // the name of a queue to be bound
 	arguments []argument
+}
+
+// durable says whether the header durable says so.
+func (w *wanted) durable() bool {
+	return slices.Contains(w.arguments, argument{"durable", "true"})
 }
 
 type argument struct{ name, value string }
@@ -166,7 +181,7 @@ func (w *wanted) read(name, value string, l *Limits) (err error) {
 	case "no-local":
 		w.spec.NoLocal, err = boolean(name, value)
 	case "retain-handling":
-		w.recall = value != "2"
+		w.recall, w.recallSet = value != "2", true
 		if value != "0" && value != "1" && value != "2" {
 			err = badValue(name, value, "0, 1 or 2")
 		}
@@ -183,6 +198,12 @@ func (w *wanted) read(name, value string, l *Limits) (err error) {
 		w.spec.Peek, err = boolean(name, value)
 	case "persistent":
 		w.arguments = append(w.arguments, argument{name, value})
+	case "group":
+		w.group, err = value, core.CheckName(value)
+	case "x-queue-name":
+		w.queue, err = value, core.CheckTopic(value)
+	case "activemq.subscriptionName", "durable-subscription-name", "durable-subscriber-name":
+		w.name, err = value, core.CheckName(value)
 	default:
 		if isQueueArgument(name) {
 			w.arguments = append(w.arguments, argument{name, value})
@@ -200,8 +221,7 @@ func laterOption(name, value string) error {
 		if value == "" {
 			return nil
 		}
-	case "group", "x-queue-name", "activemq.subscriptionName", "durable-subscription-name", "durable-subscriber-name",
-		"x-stream-offset", "x-stream-epoch":
+	case "x-stream-offset", "x-stream-epoch":
 	default:
 		if strings.HasPrefix(name, "x-stream-filter") {
 			return core.Errorf(core.CodeBadValue, "header %s is not supported: use selector", quoted(name))
@@ -271,6 +291,9 @@ func (h *handler) pointQueue(s *subscription, p place, w *wanted) error {
 	if s.spec.NoLocal {
 		return core.Errorf(core.CodeBadValue, "header no-local: a queue gives each message to somebody")
 	}
+	if w.group != "" || w.name != "" || w.queue != "" {
+		return core.Errorf(core.CodeBadValue, "headers group, x-queue-name and those of a durable subscription are for topics: a queue is shared and durable by itself")
+	}
 	s.source, s.spec.Where = queueSource, p.at
 	if s.spec.Peek {
 		s.browse, s.mode, s.acks = true, ackAuto, false // what is not taken is not settled
@@ -298,6 +321,9 @@ func (h *handler) pointQueue(s *subscription, p place, w *wanted) error {
 // pointTopic makes a live subscription, or with acknowledgements a private
 // queue, so that prefetch, NACK and redelivery mean what they say.
 func (h *handler) pointTopic(s *subscription, p place, w *wanted) error {
+	if w.group != "" || w.name != "" || w.queue != "" || w.durable() {
+		return h.pointNamed(s, p, w)
+	}
 	for _, a := range w.arguments {
 		if !ofPassing(a) {
 			return core.NotYet("header " + a.name + " of a durable subscription on a topic")
@@ -327,6 +353,81 @@ func (h *handler) pointTopic(s *subscription, p place, w *wanted) error {
 	s.spec.NoLocal = false // the binding's
 	s.spec.Where = core.Address{VHost: p.at.VHost, Exchange: core.DefaultExchange, Topic: name}
 	return nil
+}
+
+// pointNamed puts a queue behind a subscription on a topic: a group's, or one
+// that outlives its connection.
+func (h *handler) pointNamed(s *subscription, p place, w *wanted) (err error) {
+	if s.spec.Peek {
+		return core.Errorf(core.CodeBadValue, "header browser is for queues alone")
+	}
+	s.source, s.named = queueSource, true
+	s.recall = w.recall && w.recallSet && w.group == "" && p.kind == topicPlace
+	var queue string
+	switch {
+	case w.group != "":
+		if s.spec.NoLocal {
+			return core.Errorf(core.CodeBadValue, "header no-local: a group gives each message to one of its members")
+		}
+		keep := time.Duration(0)
+		if w.durable() {
+			keep = maxSpan
+		}
+		queue, s.made = core.Shared(w.group, p.at, keep)
+	case w.queue != "":
+		queue = w.queue
+		s.made, err = h.bindQueue(queue, p.at, w)
+	case w.name != "" && h.client == "":
+		return core.Errorf(core.CodeBadValue, "a durable subscription with a name needs the header client-id in CONNECT")
+	case w.name != "":
+		queue = h.ownQueue(h.client, w.name)
+		s.spec.TakeOver = true
+	default:
+		sum := sha256.Sum256([]byte(p.at.String()))
+		queue = h.ownQueue(s.id, hex.EncodeToString(sum[:4]))
+	}
+	if s.made == nil && err == nil {
+		s.made = h.durableChanges(queue, p.at, s.spec.NoLocal)
+	}
+	s.spec.NoLocal = false // the binding's
+	s.spec.Where = core.Address{VHost: p.at.VHost, Exchange: core.DefaultExchange, Topic: queue}
+	return err
+}
+
+// ownQueue is the name of a durable subscription's queue. The user is part of
+// it: nobody reads another's.
+func (h *handler) ownQueue(who, name string) string {
+	return "$stomp/" + core.QueuePart(h.session.Identity().User) + "/" + core.QueuePart(who) + "/" + core.QueuePart(name)
+}
+
+// bindQueue makes a queue of the client's choice, as the headers describe it,
+// and binds it.
+func (h *handler) bindQueue(queue string, source core.Address, w *wanted) ([]core.Change, error) {
+	if core.ReservedName(queue) {
+		return nil, core.Errorf(core.CodeDenied, "queues whose names begin with $ are the broker's own")
+	}
+	spec := &core.QueueSpec{Name: queue}
+	for _, a := range w.arguments {
+		if err := setArgument(spec, a.name, a.value); err != nil {
+			return nil, err
+		}
+	}
+	return []core.Change{{Queue: spec}, {Binding: &core.BindingSpec{Queue: queue, Source: source}}}, nil
+}
+
+// durableChanges declare a durable subscription. A new filter under an old
+// name takes the old one's place; what is queued stays.
+func (h *handler) durableChanges(queue string, source core.Address, noLocal bool) []core.Change {
+	changes := []core.Change{
+		{Queue: &core.QueueSpec{Name: queue}, Own: true},
+		{Binding: &core.BindingSpec{Queue: queue, Source: source, NoLocal: noLocal}, Own: true},
+	}
+	for _, old := range h.broker.Sources(h.names.vhost, queue) {
+		if old != source {
+			changes = append(changes, core.Change{Do: core.Remove, Binding: &core.BindingSpec{Queue: queue, Source: old}, Own: true})
+		}
+	}
+	return changes
 }
 
 // ofPassing says whether an argument says what a subscription on a topic is
@@ -450,8 +551,23 @@ func (h *handler) unsubscribe() error {
 	if s == nil {
 		return core.Errorf(core.CodeNotFound, "no subscription %s", quoted(id))
 	}
+	s.forget = s.named && h.forgets()
 	h.drop(s, h.owe(answer{step: stepReceipt, command: frame.UNSUBSCRIBE, receipt: h.receipt()}))
 	return nil
+}
+
+// forgets says whether an UNSUBSCRIBE deletes what is kept for it: it says that
+// it is durable, as its SUBSCRIBE did.
+func (h *handler) forgets() bool {
+	if durable, _ := h.get("durable"); durable == "true" {
+		return true
+	}
+	for _, name := range []string{"activemq.subscriptionName", "durable-subscription-name", "durable-subscriber-name"} {
+		if _, ok := h.get(name); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // drop cancels a subscription; ending is the token of who waits for that.
@@ -501,6 +617,10 @@ func (h *handler) letGo(out []byte, s *subscription, ending uint64) []byte {
 		delete(h.standing, s.number)
 	}
 	h.mu.Unlock()
+	if s.forget {
+		remove := core.Change{Do: core.Remove, Queue: &core.QueueSpec{Name: s.spec.Where.Topic}, Own: true}
+		h.session.Apply([]core.Change{remove}, h.owe(answer{step: stepGone, command: frame.UNSUBSCRIBE}))
+	}
 	if a, ok := h.redeem(ending); ok && a.receipt.asked {
 		out = h.appendReceipt(out, a.receipt, "")
 	}
