@@ -204,7 +204,7 @@ func (s *shard) hold(q *queue, e *entry, sub *submission) {
 	s.turn.held = append(s.turn.held, heldEntry{q, e, sub.out, len(sub.pubs) > 0})
 	if e.stored {
 		s.turn.batch.Acks = append(s.turn.batch.Acks, Ack{
-			Cursor: CursorID(q.ref.place), From: e.offset, To: e.offset + 1, N: 1, Bytes: e.size,
+			Cursor: CursorID(e.level.place), From: e.offset, To: e.offset + 1, N: 1, Bytes: e.size,
 		})
 	}
 }

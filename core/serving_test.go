@@ -231,3 +231,30 @@ func TestPeek(t *testing.T) {
 		r.want("confirmed 2 404")
 	}
 }
+
+// One topic to a queue with levels and to one without: each message is on the
+// disk in its own level, whatever the one before it was.
+//
+// mission: S34
+func TestLevelsBesideAnotherQueue(t *testing.T) {
+	x := newBox(t, core.Options{})
+	p, _ := x.connect(core.SessionSpec{})
+	p.mustApply(with(core.QueueSpec{Name: "levels", Priorities: 10}), queueNamed("plain"), bound("levels", "t"), bound("plain", "t"))
+	for i, priority := range []uint8{1, 9, 1, 9} {
+		m := message(topicOf("t"), 1, fmt.Sprint(i))
+		m.Priority = priority
+		p.Publish(m, uint64(i+1))
+	}
+	p.take()
+	x.cut()
+	if got := text(x.read("levels")); !slices.Equal(got, []string{"9: 1", "9: 3", "9: 0", "9: 2"}) {
+		t.Errorf("levels: %q", got)
+	}
+	if got := text(x.read("plain")); !slices.Equal(got, []string{"9: 0", "9: 1", "9: 2", "9: 3"}) {
+		t.Errorf("plain: %q", got)
+	}
+	x.cut()
+	if a, b := x.figures("levels"), x.figures("plain"); a != b || a != "ready=0 unacked=0 delayed=0" {
+		t.Errorf("levels has %s, plain has %s", a, b)
+	}
+}
