@@ -43,7 +43,7 @@ func serve(ctx context.Context, c *config.Config, out io.Writer, log *slog.Logge
 		return err
 	}
 	built.add("store", store.Close)
-	broker, err := core.New(core.Options{Store: store, Limits: c.Limits, Shards: c.Store.Shards, VHosts: vhostNames(c)})
+	broker, err := core.New(core.Options{Store: store, Limits: c.Limits, Shards: c.Store.Shards, VHosts: vhostNames(c), Policies: policies(c)})
 	if err != nil {
 		return fmt.Errorf("open the broker: %w", err)
 	}
