@@ -30,6 +30,7 @@ var ladder = []string{
 	"outbox.go",      // how the broker answers
 	"publication.go", // a message under way, and the answer owed
 	"backoff.go",     // how long what failed rests
+	"policy.go",      // which settings queues have by their names
 	"consumer.go",    // a reader's place at a queue
 	"level.go",       // one line of messages
 	"keyed.go",       // which key is whose

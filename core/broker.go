@@ -15,13 +15,14 @@ import (
 
 // Options configure a Broker. Store is required.
 type Options struct {
-	Store  Store
-	Guard  Guard            // nil: LoopbackGuard
-	Now    func() time.Time // nil: time.Now
-	Shards int              // 0: as many as CPUs, 2 to 16. Never fewer than the store was used with
-	Limits Limits
-	VHosts []string // virtual hosts beside "/" and those that the store holds
-	Manual bool     // no goroutines: Step runs the shards (simulation)
+	Store    Store
+	Guard    Guard            // nil: LoopbackGuard
+	Now      func() time.Time // nil: time.Now
+	Shards   int              // 0: as many as CPUs, 2 to 16. Never fewer than the store was used with
+	Limits   Limits
+	Policies map[string][]Policy // by virtual host
+	VHosts   []string            // virtual hosts beside "/" and those that the store holds
+	Manual   bool                // no goroutines: Step runs the shards (simulation)
 
 	Topology TopologyLimits
 
@@ -101,6 +102,7 @@ func (b *Broker) newShard(i int, p Partition) *shard {
 		id: i, inbox: newInbox(), store: p, caps: b.caps, health: b.store.Health, now: b.now,
 		fates: &journal{size: b.options.Fates}, gate: &b.gate, publish: b.publishWill, live: b.fromShard, fatal: b.lose,
 		autoCreate: !b.options.NoAutoCreate,
+		policies:   b.options.Policies,
 		places:     make(map[uint64]*queue),
 		vhost:      b.vhost,
 		vhostNames: b.vhostNames,

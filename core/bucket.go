@@ -4,14 +4,10 @@ import (
 	"cmp"
 	"slices"
 	"sync/atomic"
-	"time"
 )
 
 // maxHeld is how many bytes of one minute are in memory.
 const maxHeld = 64 << 20
-
-// maxDelay is how far ahead a message may be due.
-const maxDelay = 366 * 24 * time.Hour
 
 // A bucket holds the delayed messages of one minute: a log of its own and one
 // cursor. In memory is what is due soon; of the rest only how much there is.

@@ -141,51 +141,6 @@ func unsupported(q *QueueSpec) error {
 	return nil
 }
 
-// checkSettings says what of a queue's settings cannot be.
-func checkSettings(q *QueueSpec) error {
-	if err := checkGrave(q); err != nil {
-		return err
-	}
-	if _, err := parseBackoff(q.Backoff); err != nil {
-		return err
-	}
-	switch {
-	case q.Priorities < 0 || q.Priorities > 10:
-		return Errorf(CodeBadValue, "priorities=%d: a queue has 2 to 10 levels", q.Priorities)
-	case q.MaxWait > 0 && q.Priorities < 2:
-		return Errorf(CodeBadValue, "max_wait needs priorities=: without levels nothing overtakes")
-	case q.MaxAttempts < 0 || q.MaxAttempts > 1<<15:
-		return Errorf(CodeBadValue, "max_attempts=%d: the limit is %d", q.MaxAttempts, 1<<15)
-	case q.DedupWindow > maxDelay:
-		return Errorf(CodeBadValue, "dedup_window: 366 days at most")
-	case q.DedupWindow < 0, q.MaxMessages < 0, q.MaxBytes < 0, q.TTL < 0, q.Lease < 0, q.IdleExpiry < 0, q.MaxWait < 0:
-		return Errorf(CodeBadValue, "a limit below 0: leave it out for none")
-	}
-	return nil
-}
-
-// checkGrave says whether a queue can have such dead letters.
-func checkGrave(spec *QueueSpec) *Error {
-	if spec.DeadLetter == "" {
-		if spec.Overflow == DeadLetter {
-			return Errorf(CodeBadValue, "overflow=dead_letter needs dead_letter=: where the dead letters go")
-		}
-		return nil
-	}
-	a, err := ParseAddress("/", spec.DeadLetter)
-	switch {
-	case err != nil:
-		return AsError(err)
-	case a.namesNothing() || a.Exchange == StreamExchange || a.Exchange == ReplyExchange:
-		return Errorf(CodeBadValue, "dead_letter=%s: want q/QUEUE, t/TOPIC or x/EXCHANGE/KEY", spec.DeadLetter)
-	case a.Exchange == TopicExchange && strings.ContainsAny(a.Topic, "+#"):
-		return Errorf(CodeBadValue, "dead_letter=%s: a topic that is published to has no + or #", spec.DeadLetter)
-	case a.Exchange == DefaultExchange && a.Topic == spec.Name:
-		return Errorf(CodeBadValue, "queue %q cannot be its own dead letters", spec.Name)
-	}
-	return nil
-}
-
 // checkGraveKey refuses dead letters for an exchange that wants a key, and
 // none is said. One that does not exist yet is asked when something dies.
 func (p *plan) checkGraveKey(spec *QueueSpec) error {
@@ -244,7 +199,7 @@ func (p *plan) do(c *Change) uint64 {
 		}
 		if ref == nil {
 			s.declareQueue(p.vhost, *c.Queue, p.session)
-		} else if ref.queue.spec != *c.Queue {
+		} else if ref.queue.declared != *c.Queue {
 			s.alterQueue(p.vhost, ref, *c.Queue)
 		} else {
 			ref.queue.used = s.env.now
@@ -307,20 +262,21 @@ func (s *shard) newQueue(v *vhost, spec QueueSpec, place uint64) *queue {
 	q := &queue{env: &s.env, vhost: v.name, used: s.env.now}
 	q.ref = &queueRef{name: spec.Name, shard: s.id, place: place, queue: q}
 	q.base = q.addLevel(0, place)
-	q.set(spec)
+	q.set(spec, s.policies[v.name])
 	s.places[place] = q
 	return q
 }
 
-// set gives a queue its settings, which were checked.
-func (q *queue) set(spec QueueSpec) {
-	q.spec = spec
-	q.backoff, _ = parseBackoff(spec.Backoff)
-	if !spec.Keyed {
+// set gives a queue its settings, which were checked, and those that policies
+// add.
+func (q *queue) set(declared QueueSpec, policies []Policy) {
+	q.declared, q.spec = declared, ruled(declared, policies)
+	q.backoff, _ = parseBackoff(q.spec.Backoff)
+	if !q.spec.Keyed {
 		q.scatterAll()
 	}
-	q.ref.reject.Store(spec.rejects())
-	q.ref.spec.Store(&spec)
+	q.ref.reject.Store(q.spec.rejects())
+	q.ref.spec.Store(&declared)
 }
 
 // keepQueue writes a queue's record, if it has one.
@@ -328,7 +284,7 @@ func (s *shard) keepQueue(q *queue) {
 	if !q.recorded {
 		return
 	}
-	rec := queueRecord{Spec: q.spec, Cursor: q.ref.place, Owner: q.owner}
+	rec := queueRecord{Spec: q.declared, Cursor: q.ref.place, Owner: q.owner}
 	for _, lv := range q.levels {
 		if lv != q.base {
 			rec.Levels = append(rec.Levels, levelRecord{lv.priority, lv.place})
@@ -359,7 +315,7 @@ func (s *shard) levelFor(q *queue, m *Message) *level {
 
 func (s *shard) alterQueue(v *vhost, ref *queueRef, spec QueueSpec) {
 	q := ref.queue
-	q.set(spec)
+	q.set(spec, s.policies[v.name])
 	q.used = s.env.now
 	q.touch()
 	v.changed()

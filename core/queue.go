@@ -20,8 +20,9 @@ const transientBit = 1 << 62
 type queue struct {
 	ref      *queueRef
 	env      *queueEnv
-	spec     QueueSpec
-	backoff  backoff // of spec
+	declared QueueSpec
+	spec     QueueSpec // as policies leave it
+	backoff  backoff   // of spec
 	vhost    string
 	owner    string // id of the session, of an owned queue
 	recorded bool   // it has a record: it outlives the process

@@ -258,3 +258,92 @@ func TestLevelsBesideAnotherQueue(t *testing.T) {
 		t.Errorf("levels has %s, plain has %s", a, b)
 	}
 }
+
+// A policy's settings are those of the queues whose names match: there before
+// or made later, what they say themselves first. What they declared stays what
+// it was.
+//
+// mission: S61
+func TestPolicies(t *testing.T) {
+	policies := map[string][]core.Policy{"/": {
+		{Match: "jobs/*", MaxAttempts: 1},
+		{Match: "*", MaxAttempts: 2, DeadLetter: "q/dead"},
+		{Match: "$mqtt/*", MaxMessages: 1, Overflow: core.DropOldest, DeadLetter: "q/missed"},
+	}}
+	x := newBox(t, core.Options{Policies: policies})
+	p, _ := x.connect(core.SessionSpec{})
+	p.mustApply(queueNamed("plain"), queueNamed("jobs/a"), with(core.QueueSpec{Name: "own", MaxAttempts: 3}), queueNamed("dead"),
+		with(core.QueueSpec{Name: "$mqtt/dev", Owned: false}), bound("$mqtt/dev", "t"))
+	p.mustApply(queueNamed("plain")) // as it was declared
+	for _, q := range []string{"plain", "jobs/a", "own", "dead"} {
+		p.publish(queueOf(q), 1, q, 1)
+	}
+	p.publish(topicOf("t"), 1, "missed", 2)
+	p.publish(topicOf("t"), 1, "newest", 3)
+	p.take()
+	for name, want := range map[string]int{"plain": 2, "jobs/a": 1, "own": 3} {
+		w := x.worker(core.Sub{}, name)
+		n := 0
+		for _, e := range append(w.take(), core.Event{}) {
+			for e.Kind == core.Delivered {
+				n++
+				w.Nack(core.Back{}, e.Tag)
+				e = core.Event{}
+				for _, again := range w.take() {
+					e = again
+				}
+			}
+		}
+		if n != want {
+			t.Errorf("%s was delivered %d times, want %d", name, n, want)
+		}
+		w.Close(core.Closing{})
+	}
+	if got := len(x.read("dead")); got != 4 {
+		t.Errorf("%d are dead, want 3 letters beside its own", got)
+	}
+	if got := text(x.read("missed")); !slices.Equal(got, []string{"9: missed"}) {
+		t.Errorf("missed: %q", got)
+	}
+	x.opts.Policies = nil
+	x.cut()
+	p, _ = x.connect(core.SessionSpec{})
+	p.mustApply(queueNamed("plain"))
+	p.publish(queueOf("plain"), 1, "m", 1)
+	w := x.worker(core.Sub{}, "plain")
+	p.take()
+	w.Nack(core.Back{}, w.want("confirmed 2", "1: m")[1].Tag)
+	w.Nack(core.Back{}, w.want("1: m n=2")[0].Tag)
+	w.want("1: m n=3") // the policy has gone
+}
+
+func TestPolicyMatches(t *testing.T) {
+	for _, c := range []struct {
+		match, name string
+		want        bool
+	}{
+		{"a", "a", true},
+		{"a", "ab", false},
+		{"a*", "ab", true},
+		{"a*", "ba", false},
+		{"*b", "ab", true},
+		{"*", "any/thing", true},
+		{"*", "$mqtt/x", false},
+		{"$mqtt/*", "$mqtt/x", true},
+		{"*-user*", "x-user7", true},
+		{"*-user*", "x-use", false},
+		{"a*a", "a", false},
+		{"a*b*c", "a-b-b-c", true},
+		{"a*b*c", "acb", false},
+	} {
+		x := newBox(t, core.Options{Policies: map[string][]core.Policy{"/": {{Match: c.match, MaxMessages: 1}}}})
+		p, _ := x.connect(core.SessionSpec{})
+		p.mustApply(queueNamed(c.name), bound(c.name, "t"))
+		p.publish(topicOf("t"), 1, "1", 1)
+		p.take()
+		p.publish(topicOf("t"), 1, "2", 2)
+		if got := text(p.take())[0] == "confirmed 2 429"; got != c.want {
+			t.Errorf("%q for %q: %v, want %v", c.match, c.name, got, c.want)
+		}
+	}
+}

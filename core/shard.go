@@ -34,6 +34,7 @@ type shard struct {
 	log        LogID
 	nextID     uint64
 	autoCreate bool
+	policies   map[string][]Policy // by virtual host
 
 	env        queueEnv
 	places     map[uint64]*queue

@@ -9,6 +9,10 @@ import (
 	"time"
 )
 
+// maxDelay is how far ahead a message may be due, and how long an id is
+// remembered at most.
+const maxDelay = 366 * 24 * time.Hour
+
 // Class is how safe a queue's or stream's messages are before they are
 // confirmed.
 type Class uint8

@@ -15,6 +15,13 @@ func New(o Options) (*Broker, error) {
 		fatal: make(chan struct{}), vhosts: make(map[string]*vhost),
 	}
 	b.setDefaults()
+	for vhost, policies := range o.Policies {
+		for i := range policies {
+			if err := policies[i].Check(); err != nil {
+				return nil, fmt.Errorf("policy %q of virtual host %s: %w", policies[i].Match, vhost, err)
+			}
+		}
+	}
 	if err := b.load(); err != nil {
 		return nil, err
 	}

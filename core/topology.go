@@ -36,7 +36,7 @@ func (p *plan) queueSpec(name string) *QueueSpec {
 		return spec
 	}
 	if ref := p.vhost.queue(name); ref != nil {
-		return &ref.queue.spec
+		return &ref.queue.declared
 	}
 	return nil
 }
