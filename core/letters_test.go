@@ -510,6 +510,9 @@ func TestImpossibleSettings(t *testing.T) {
 		{MaxWait: time.Second},
 		{MaxAttempts: 1 << 16},
 		{MaxMessages: -1},
+		{TTL: -1},
+		{TTL: 367 * 24 * time.Hour},
+		{Lease: 500 * time.Microsecond},
 	} {
 		spec.Name = "q"
 		if err := p.apply(with(spec)); !errors.Is(err, core.ErrBadValue) && !errors.Is(err, core.ErrSyntax) {

@@ -112,10 +112,33 @@ func checkSettings(q *QueueSpec) error {
 		return Errorf(CodeBadValue, "max_wait needs priorities=: without levels nothing overtakes")
 	case q.MaxAttempts < 0 || q.MaxAttempts > 1<<15:
 		return Errorf(CodeBadValue, "max_attempts=%d: the limit is %d", q.MaxAttempts, 1<<15)
-	case q.DedupWindow > maxDelay:
-		return Errorf(CodeBadValue, "dedup_window: 366 days at most")
-	case q.DedupWindow < 0, q.MaxMessages < 0, q.MaxBytes < 0, q.TTL < 0, q.Lease < 0, q.IdleExpiry < 0, q.MaxWait < 0:
+	case q.MaxMessages < 0, q.MaxBytes < 0:
 		return Errorf(CodeBadValue, "a limit below 0: leave it out for none")
+	}
+	return checkLapses(q)
+}
+
+// checkLapses sees to it that every protocol can say a queue's durations, and
+// so declare it as it is.
+func checkLapses(q *QueueSpec) error {
+	for _, l := range [...]struct {
+		name  string
+		value time.Duration
+	}{
+		{"ttl", q.TTL},
+		{"lease", q.Lease},
+		{"idle_expiry", q.IdleExpiry},
+		{"max_wait", q.MaxWait},
+		{"dedup_window", q.DedupWindow},
+	} {
+		switch {
+		case l.value < 0:
+			return Errorf(CodeBadValue, "%s below 0: leave it out for none", l.name)
+		case l.value > maxDelay:
+			return Errorf(CodeBadValue, "%s: 366 days at most", l.name)
+		case l.value%time.Millisecond != 0:
+			return Errorf(CodeBadValue, "%s=%v: want whole milliseconds", l.name, l.value)
+		}
 	}
 	return nil
 }

@@ -284,11 +284,11 @@ type Change struct {
 // Members of one group on one source with the same arguments share; to has no
 // target yet.
 func Shared(group string, to BindingSpec, keep time.Duration) (queue string, changes []Change) {
+	if to.Source.Exchange != TopicExchange && to.Source.Topic == "#" {
+		to.Source.Topic = "" // the same, and MQTT cannot say it so
+	}
 	where := to.Source.Topic
 	if to.Source.Exchange != TopicExchange {
-		if where == "#" { // MQTT's word for any key, which others leave out
-			where = ""
-		}
 		where = "$exchange/" + QueuePart(to.Source.Exchange) + "/" + where
 	}
 	if to.asks() {

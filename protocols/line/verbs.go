@@ -280,7 +280,7 @@ var mkOptions = []option{
 	mkTTL:            {name: "ttl", of: "q", kind: lapse, help: "of its messages, from their arrival"},
 	mkMaxAttempts:    {name: "max_attempts", of: "q", kind: count, max: 1 << 15, help: "then dead"},
 	mkBackoff:        {name: "backoff", of: "q", kind: text, help: "rest between attempts: 5s, 1s-5m doubled each time, 1s-5m~0.2 with jitter"},
-	mkLease:          {name: "lease", of: "q", kind: lapse, max: int64(maxLease), help: "not settled by then, it goes back"},
+	mkLease:          {name: "lease", of: "q", kind: lapse, help: "not settled by then, it goes back"},
 	mkDeadLetter:     {name: "dead_letter", of: "q", kind: dest, help: "where dead ones go"},
 	mkIdleExpiry:     {name: "idle_expiry", of: "q", kind: lapse, help: "goes when no consumer and no verb but PUB used it so long"},
 	mkAutoDelete:     {name: "auto_delete", of: "qx", kind: flag, help: "goes with its last consumer, or binding"},
