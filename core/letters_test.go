@@ -579,3 +579,45 @@ func TestPriorities(t *testing.T) {
 	w.Nack(core.Back{}, tag)
 	w.want("1: low n=3") // it has waited for long enough
 }
+
+// Dead letters may go to a topic or an exchange: to all who are bound there, and
+// to who listens live. Where nobody is, they end, and it is said.
+func TestDeadLettersToATopic(t *testing.T) {
+	x := newBox(t, core.Options{})
+	p, _ := x.connect(core.SessionSpec{})
+	l, _ := x.connect(core.SessionSpec{})
+	l.Listen(core.Sub{ID: 7, Where: topicOf("dead/#")}, 1)
+	l.take()
+	p.mustApply(
+		core.Change{Exchange: &core.ExchangeSpec{Name: "graves"}},
+		with(core.QueueSpec{Name: "a", DeadLetter: "t/dead/a"}), with(core.QueueSpec{Name: "b", DeadLetter: "x/graves/b"}),
+		queueNamed("one"), queueNamed("two"), bound("one", "dead/+"), bound("two", "dead/a"),
+	)
+	die := func(queue string) {
+		p.publish(queueOf(queue), 1, "from "+queue, 1)
+		p.Consume(core.Sub{ID: 1, Where: queueOf(queue), Credit: core.Credit{Messages: 1}}, 2)
+		for _, e := range p.take() {
+			if e.Kind == core.Delivered {
+				p.Nack(core.Back{Dead: true}, e.Tag)
+			}
+		}
+		p.Cancel(1)
+		p.take()
+	}
+	die("a")
+	ev := l.want("7: from a")
+	if a := ev[0].Message.Address; a != topicOf("dead/a") || header(t, ev[0].Message, core.HeaderDeadAddress) != "q/a" {
+		t.Errorf("its address is %v, its headers %v", a, ev[0].Message.Headers)
+	}
+	x.cut()
+	for _, q := range []string{"one", "two"} {
+		if got := text(x.read(q)); !slices.Equal(got, []string{"9: from a"}) {
+			t.Errorf("%s has %q", q, got)
+		}
+	}
+	p, _ = x.connect(core.SessionSpec{})
+	die("b")
+	if f, got := x.figures("b"), x.fates("b"); f != "ready=0 unacked=0 delayed=0" || len(got) != 1 || got[0] != "rejected no dead letter: nobody takes x/graves/b" {
+		t.Errorf("b has %s, its fates are %q", f, got)
+	}
+}

@@ -95,6 +95,8 @@ func (s *shard) stepConsume(r *consumeRequest) {
 	}
 	q := ref.queue
 	if r.con.peek {
+		q.scatterAll() // what waits for the consumer of its key is ready too
+		q.touch()
 		s.peek(&peek{con: r.con, queue: q})
 		return
 	}

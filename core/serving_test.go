@@ -112,6 +112,8 @@ func TestGroupsByKey(t *testing.T) {
 	if f := x.figures("q"); f != "ready=3 unacked=3 delayed=0" {
 		t.Errorf("q has %s", f)
 	}
+	look := x.worker(core.Sub{Peek: true}, "q")
+	look.want("confirmed 2", "1: a2", "1: a3", "1: b2", "drained 1 after 3")
 	b.Ack(btag)
 	b.want("1: b2")
 	a.Nack(core.Back{}, tag)
@@ -346,4 +348,73 @@ func TestPolicyMatches(t *testing.T) {
 			t.Errorf("%q for %q: %v, want %v", c.match, c.name, got, c.want)
 		}
 	}
+}
+
+// Four workers drain a backlog of a million, within a tenth of each other; what
+// one had that is killed moves on, marked, and nothing is lost or done twice.
+//
+// mission: S44 S45
+func TestAMillionShared(t *testing.T) {
+	n := 1_000_000
+	if testing.Short() {
+		n = 20_000
+	}
+	x := newBox(t, core.Options{Window: 1 << 20})
+	p, _ := x.connect(core.SessionSpec{Unanswered: n + 1})
+	p.mustApply(queueNamed("q"))
+	for i := range n {
+		p.publish(queueOf("q"), 1, fmt.Sprint(i), uint64(i+1))
+		if i%4096 == 0 {
+			x.settle()
+			p.take()
+		}
+	}
+	p.take()
+	one := core.Sub{Credit: core.Credit{Messages: 100, Auto: true}}
+	workers := []*client{x.worker(one, "q"), x.worker(one, "q"), x.worker(one, "q"), x.worker(one, "q")}
+	done, marked := make([]int, 4), 0
+	worked := make([]bool, n)
+	killed := false
+	for total := 0; total < n; {
+		before := total
+		for i, w := range workers {
+			if w == nil {
+				continue
+			}
+			for _, e := range w.take() {
+				if e.Kind != core.Delivered {
+					continue
+				}
+				if !killed && total > n/2 && i == 3 { // it dies with what it holds
+					w.Close(core.Closing{})
+					workers[3], killed = nil, true
+					break
+				}
+				if k := number(e); worked[k] {
+					t.Fatalf("%d was worked on twice", k)
+				} else {
+					worked[k] = true
+				}
+				if e.Tag.Attempt > 1 {
+					marked++
+				}
+				done[i]++
+				total++
+				w.Ack(e.Tag)
+			}
+		}
+		x.settle()
+		if total == before && killed && total < n {
+			if x.figures("q") == "ready=0 unacked=0 delayed=0" {
+				t.Fatalf("%d of %d came", total, n)
+			}
+		}
+	}
+	if marked == 0 || marked > 200 {
+		t.Errorf("%d are marked as redelivered", marked)
+	}
+	if low, high := slices.Min(done[:3]), slices.Max(done[:3]); high-low > high/10 {
+		t.Errorf("the workers did %v", done)
+	}
+	t.Logf("the workers did %v, %d of what the dead one had", done, marked)
 }
