@@ -236,3 +236,26 @@ func TestSettingsWithoutPolicies(t *testing.T) {
 		p, _ = x.connect(core.SessionSpec{})
 	}
 }
+
+// What a full queue has no room for asks the exchange of its dead letters as
+// what it is there, and what may have come before is routed by its headers.
+func TestHeadersDecideForWhatWaits(t *testing.T) {
+	x := newBox(t, core.Options{})
+	p, _ := x.connect(core.SessionSpec{})
+	p.mustApply(queueNamed("over"), exchangeNamed("asks", core.HeadersKind),
+		boundTo("over", exchangeOf("asks", ""), arg(core.HeaderDeadReason, "overflow")),
+		with(core.QueueSpec{Name: "q", MaxMessages: 1, Overflow: core.DeadLetter, DeadLetter: "x/asks"}),
+		boundTo("q", exchangeOf("amq.headers", ""), arg("tenant", "acme")))
+	for i, tenant := range []string{"acme", "acme", "other"} {
+		m := message(exchangeOf("amq.headers", ""), 1, fmt.Sprint(i))
+		m.Headers = []core.Header{arg("tenant", tenant)}
+		m.Dedup = fmt.Sprint(i)
+		if err := p.Publish(m, uint64(i+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.want("confirmed 1", "confirmed 2", "confirmed 3")
+	if a, b := text(x.read("q")), text(x.read("over")); !slices.Equal(a, []string{"9: 0"}) || !slices.Equal(b, []string{"9: 1"}) {
+		t.Errorf("q has %q, over has %q", a, b)
+	}
+}
