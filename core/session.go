@@ -222,7 +222,7 @@ func (s *Session) prepare(m *Message) *Error {
 		return Errorf(CodeTooLarge, "the message is larger than the store takes (%d bytes)", s.broker.caps.MaxRecord)
 	case m.Retain && m.Address.Exchange == TopicExchange && m.stored() > s.broker.maxValue():
 		return &Error{Code: CodeQuota, Reason: ReasonTooLarge, Text: "a retained value may have " + strconv.FormatInt(s.broker.maxValue(), 10) + " bytes"}
-	case m.NotBefore.Sub(m.Arrived) > maxDelay:
+	case !m.NotBefore.IsZero() && m.NotBefore.Sub(m.Arrived) > maxDelay:
 		return Errorf(CodeBadValue, "a delay is 366 days at most")
 	case len(m.Dedup) > MaxNameBytes:
 		return Errorf(CodeBadValue, "a dedup id has %d bytes at most", MaxNameBytes)
