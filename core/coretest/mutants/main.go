@@ -67,7 +67,7 @@ func try(file string, seeds int) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // a leftover in the temporary folder harms nobody
-	for _, part := range []string{"go.mod", "go.sum", "core", "persistence/memory", "persistence/badger"} {
+	for _, part := range []string{"go.mod", "go.sum", "core", "persistence"} {
 		if err := copyInto(dir, part); err != nil {
 			return err
 		}
