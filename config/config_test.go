@@ -79,6 +79,8 @@ vhosts:
       - {name: dead}
     bindings:
       - {queue: readings, source: t/plant/+/temp, only: durable}
+    policies:
+      - {match: $mqtt/*, max_messages: 10000, overflow: drop_oldest, dead_letter: q/missed}
 `, func(c *Config) {
 			c.VHosts = map[string]VHost{"/": {
 				Queues: []core.QueueSpec{{
@@ -86,6 +88,7 @@ vhosts:
 					Lease: 90 * time.Second, DeadLetter: "q/dead", OnArrival: true, SingleActive: true,
 				}, {Name: "dead"}},
 				Bindings: []Binding{{Queue: "readings", Source: "t/plant/+/temp", Only: core.Durable}},
+				Policies: []core.Policy{{Match: "$mqtt/*", MaxMessages: 10_000, Overflow: core.DropOldest, DeadLetter: "q/missed"}},
 			}}
 		}},
 		{"exchanges, and what is bound to them", `

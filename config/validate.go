@@ -146,6 +146,9 @@ func (c *checker) vhost(path, name string, v VHost) {
 			c.fault(at, "a limit below 0: leave it out for none")
 		}
 	}
+	for i := range v.Policies {
+		c.err(fmt.Sprintf("%s.policies[%d]", path, i), v.Policies[i].Check())
+	}
 	for i, b := range v.Bindings {
 		c.binding(fmt.Sprintf("%s.bindings[%d]", path, i), name, b, queues, exchanges)
 	}

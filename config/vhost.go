@@ -12,6 +12,7 @@ type VHost struct {
 	Exchanges []core.ExchangeSpec
 	Queues    []core.QueueSpec
 	Bindings  []Binding
+	Policies  []core.Policy // settings of queues by their names
 	Streams   notYet
 }
 

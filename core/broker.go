@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
@@ -14,20 +15,22 @@ import (
 
 // Options configure a Broker. Store is required.
 type Options struct {
-	Store  Store
-	Guard  Guard            // nil: LoopbackGuard
-	Now    func() time.Time // nil: time.Now
-	Shards int              // 0: as many as CPUs, 2 to 16. Never fewer than the store was used with
-	Limits Limits
-	VHosts []string // virtual hosts beside "/" and those that the store holds
-	Manual bool     // no goroutines: Step runs the shards (simulation)
+	Store    Store
+	Guard    Guard            // nil: LoopbackGuard
+	Now      func() time.Time // nil: time.Now
+	Shards   int              // 0: as many as CPUs, 2 to 16. Never fewer than the store was used with
+	Limits   Limits
+	Policies map[string][]Policy // by virtual host
+	VHosts   []string            // virtual hosts beside "/" and those that the store holds
+	Manual   bool                // no goroutines: Step runs the shards (simulation)
 
 	Topology TopologyLimits
 
-	NoAutoCreate bool  // an unknown queue is 404, not declared
-	Fates        int   // ends kept for explain, a shard; 0: 65,536
-	Window       int64 // bytes of ready messages in memory, a shard; 0: 32 MiB
-	Loose        int64 // messages in memory alone, a queue; 0: 100,000
+	NoAutoCreate bool   // an unknown queue is 404, not declared
+	Fates        int    // ends kept for explain, a shard; 0: 65,536
+	Window       int64  // bytes of ready messages in memory, a shard; 0: 32 MiB
+	Loose        int64  // messages in memory alone, a queue; 0: 100,000
+	Seed         uint64 // of the jitter of backoffs; 0: another at each start
 }
 
 // A Broker is the whole.
@@ -97,8 +100,9 @@ func (l Limits) or(d Limits) Limits {
 func (b *Broker) newShard(i int, p Partition) *shard {
 	s := &shard{
 		id: i, inbox: newInbox(), store: p, caps: b.caps, health: b.store.Health, now: b.now,
-		fates: &journal{size: b.options.Fates}, gate: &b.gate, publish: b.publishWill, fatal: b.lose,
+		fates: &journal{size: b.options.Fates}, gate: &b.gate, publish: b.publishWill, live: b.fromShard, fatal: b.lose,
 		autoCreate: !b.options.NoAutoCreate,
+		policies:   b.options.Policies,
 		places:     make(map[uint64]*queue),
 		vhost:      b.vhost,
 		vhostNames: b.vhostNames,
@@ -106,13 +110,29 @@ func (b *Broker) newShard(i int, p Partition) *shard {
 		bindings:   make(map[*queueRef]map[*binding]bool),
 		reading:    make(map[*Outbox][]*queue),
 		sessions:   make(map[string]*sessionState),
+		producers:  make(map[string]*producer),
 		attached:   make(map[*Outbox]*sessionState),
 		sets:       make(map[string]RouteSetID),
 		nextID:     max(p.NextID(), uint64(i)<<48), // a place names its shard too
 	}
 	s.turn = s.newTurn()
-	s.env = queueEnv{now: b.now(), fates: s.fates, window: b.options.Window, least: min(64<<10, b.options.Window), loose: b.options.Loose}
+	seed := b.options.Seed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	s.env = queueEnv{
+		now: b.now(), fates: s.fates, window: b.options.Window, least: min(64<<10, b.options.Window), loose: b.options.Loose,
+		dice: rand.New(rand.NewPCG(seed, uint64(i))),
+	}
 	return s
+}
+
+// fromShard gives a message that a shard routes to those who read its address
+// live.
+func (b *Broker) fromShard(way *routes, m *Message, from *Outbox) {
+	if len(way.listeners)+len(way.merged) > 0 || from != nil {
+		b.deliverLive(way, m, from)
+	}
 }
 
 func (b *Broker) lose(err error) {
@@ -260,8 +280,16 @@ func (b *Broker) Pipe(stage Stage, admit func(*Publication) bool) {
 func (b *Broker) routeAndSend(p *Publication) {
 	m := p.message
 	way, err := b.vhost(m.Address.VHost).route(&m.Address, m, nil)
+	if err == nil && b.waits(p) {
+		if e := b.undelayable(way, m); e != nil {
+			b.refuse(p, e)
+			return
+		}
+		b.toShard(p)
+		return
+	}
 	if err == nil {
-		if e := refusal(way, m); e != nil {
+		if e := wayRefusal(way, m); e != nil {
 			err = e
 		}
 	}
@@ -272,20 +300,34 @@ func (b *Broker) routeAndSend(p *Publication) {
 	b.send(p, way)
 }
 
-// refusal says why a route cannot be taken, or nil.
-func refusal(way *routes, m *Message) *Error {
-	if way.gone {
+// waits says whether a shard has to look at a publication before it is
+// routed: it is not due yet, or may have come before.
+func (b *Broker) waits(p *Publication) bool {
+	return !p.message.NotBefore.IsZero() || p.message.Dedup != "" || p.number > 0
+}
+
+// toShard gives a publication that waits to the shard of its virtual host: it
+// is routed there, when it is due and if it is new.
+func (b *Broker) toShard(p *Publication) {
+	p.targets = 1
+	p.owed.Store(1)
+	c := command{kind: cmdDelay, pub: p, key: p.key}
+	if p.message.Dedup != "" || p.number > 0 {
+		c.kind = cmdOnce
+	}
+	b.shards[b.vhost(p.message.Address.VHost).shard].inbox.put(c)
+}
+
+// undelayable says what is wrong already with a message that is not due yet,
+// or nil.
+func (b *Broker) undelayable(way *routes, m *Message) *Error {
+	switch {
+	case way.gone:
 		return Errorf(CodeGone, "reply address %q does not exist", m.Address.Topic)
-	}
-	if m.Must && (way.targets() == 0 || way.missing) {
+	case way.missing && (b.options.NoAutoCreate || ReservedName(m.Address.Topic)):
+		return Errorf(CodeNotFound, "no queue %q", m.Address.Topic)
+	case m.Must && (way.targets() == 0 || way.missing):
 		return &Error{Code: CodeNotFound, Reason: ReasonNoTarget, Text: "nobody takes messages of " + m.Address.String()}
-	}
-	if m.QoS > 0 {
-		for _, ref := range way.rejects {
-			if ref.full.Load() {
-				return &Error{Code: CodeQuota, Reason: ReasonQueueFull, Text: "queue " + quote(ref.name) + " is full"}
-			}
-		}
 	}
 	return nil
 }
@@ -390,7 +432,7 @@ func (b *Broker) Explain(id Identity, m *Message) *Recorder {
 		return rec
 	}
 	rec.routed(way, m, "")
-	if e := refusal(way, m); e != nil {
+	if e := wayRefusal(way, m); e != nil {
 		rec.add("refused", e.Code.Name(), e.Text)
 	}
 	return rec

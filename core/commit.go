@@ -13,9 +13,11 @@ func (s *shard) gather() {
 		if q.removed {
 			continue
 		}
-		b.Acks = q.takeAcks(b.Acks)
-		b.Marks = append(b.Marks, q.marks...)
-		q.marks = q.marks[:0]
+		for _, lv := range q.levels {
+			b.Acks = lv.takeAcks(b.Acks)
+			b.Marks = append(b.Marks, lv.marks...)
+			lv.marks = lv.marks[:0]
+		}
 	}
 	s.unsettled = s.unsettled[:0]
 }
@@ -29,6 +31,11 @@ func (s *shard) sealIfFull() {
 }
 
 func (s *shard) seal() {
+	for _, p := range s.turn.producers {
+		p.listed = false
+		rec := producerRecord{Last: p.last, Used: p.used.UnixMilli(), Holes: p.holes}
+		s.turn.bound = append(s.turn.bound, Record{Table: tableProducers, Key: p.key(), Value: encodeRecord(rec)})
+	}
 	s.sealed = append(s.sealed, s.turn)
 	s.turn = s.newTurn()
 	s.turn.batch.Sets, s.retiring = append(s.turn.batch.Sets, s.retiring...), nil
@@ -114,7 +121,8 @@ func (s *shard) split(t *turn, err error) bool {
 	t.bound = nil
 	f.Records, b.Records, half = cut(all, half)
 	f.Marks, b.Marks, half = cut(b.Marks, half)
-	f.Acks, b.Acks, _ = cut(b.Acks, half)
+	f.Acks, b.Acks, half = cut(b.Acks, half)
+	f.Trims, b.Trims, _ = cut(b.Trims, half)
 	s.sealed = slices.Insert(s.sealed, 0, first, t)
 	return true
 }
@@ -152,6 +160,24 @@ func (s *shard) settle(t *turn) {
 			a.queue.commit(a.entry, t.batch.Appends[a.at].Offset)
 		}
 	}
+	for _, d := range t.delayed {
+		a := &t.batch.Appends[d.at]
+		d.bucket.committed(dueItem{dueKey{a.Message.NotBefore.UnixMilli(), a.Offset}, a.Message, a.Message.Size()}, maxHeld)
+	}
+	for _, f := range t.fired {
+		f.bucket.count--
+	}
+	s.due.pending.Add(-int64(len(t.fired)))
+	for i := range t.once {
+		s.kept(&t.once[i])
+	}
+	for i := range t.buried {
+		if b := &t.buried[i]; !b.queue.removed {
+			b.queue.burying--
+			s.buried(b.queue, &b.dying)
+			b.queue.publishStats()
+		}
+	}
 	for _, p := range t.pubs {
 		p.settle(nil)
 	}
@@ -168,8 +194,8 @@ func (s *shard) settle(t *turn) {
 		s.nackAll(sub)
 	}
 	for _, m := range t.marks {
-		if m.queue.markAsked >= m.to { // not closed since
-			m.queue.mark = m.to
+		if m.level.markAsked >= m.to { // not closed since
+			m.level.mark = m.to
 			m.queue.touch()
 		}
 	}
@@ -185,17 +211,12 @@ func (h *heldEntry) release(err error, s *shard) {
 	switch {
 	case err == nil:
 		e := h.entry
-		delete(h.queue.inFlight, e.seq)
-		h.queue.credit(e)
+		h.queue.land(e)
 		h.queue.touch()
 		s.fates.record(Fate{At: s.env.now, Reason: ReasonAcked, Address: e.message.Address, Place: h.queue.ref.name})
-		if !e.stored {
-			h.queue.loose--
-			h.queue.looseBytes -= e.size
-		}
-		s.env.release(e)
+		h.queue.forget(e)
 	case s.attached[h.out] == nil:
-		h.queue.giveBack([]*entry{h.entry})
+		h.queue.giveBack([]*entry{h.entry}, returned)
 	}
 }
 
@@ -207,6 +228,13 @@ func (s *shard) refuseAppends(t *turn, err error) {
 		if !a.queue.removed {
 			a.queue.abort(a.entry)
 		}
+	}
+	for _, d := range t.delayed {
+		d.bucket.count--
+	}
+	s.due.pending.Add(-int64(len(t.delayed)))
+	for i := range t.once {
+		s.unkept(&t.once[i], AsError(err))
 	}
 	for _, p := range t.pubs {
 		s.refuse(p, AsError(err))
@@ -222,10 +250,26 @@ func (s *shard) refuseAppends(t *turn, err error) {
 			continue
 		}
 		acks = slices.DeleteFunc(acks, func(a Ack) bool {
-			return a.From == h.entry.offset && uint64(a.Cursor) == h.queue.ref.place
+			return a.From == h.entry.offset && uint64(a.Cursor) == h.entry.level.place
 		})
 		if !h.queue.removed {
 			h.release(err, s)
+		}
+	}
+	acks = slices.DeleteFunc(acks, func(a Ack) bool {
+		return slices.ContainsFunc(t.fired, func(f firing) bool { return f.bucket.cursor == a.Cursor })
+	})
+	for _, f := range t.fired {
+		f.bucket.hold(f.item)
+		s.due.stuck = true
+	}
+	for i := range t.buried {
+		b := &t.buried[i]
+		acks = slices.DeleteFunc(acks, func(a Ack) bool {
+			return a.From == b.dying.entry.offset && uint64(a.Cursor) == b.dying.entry.level.place
+		})
+		if !b.queue.removed {
+			s.exhume(b)
 		}
 	}
 	for _, g := range t.groups {
@@ -238,11 +282,52 @@ func (s *shard) refuseAppends(t *turn, err error) {
 	rest.answers, rest.marks = t.answers, t.marks
 	rest.batch = Batch{
 		Wait: len(rest.answers)+len(rest.groups)+len(rest.marks) > 0, Cursors: t.batch.Cursors, Sets: t.batch.Sets,
-		Records: t.batch.Records, Marks: t.batch.Marks, Acks: acks,
+		Records: t.batch.Records, Marks: t.batch.Marks, Acks: acks, Trims: t.batch.Trims,
 	}
 	if !rest.empty() {
 		s.sealed = slices.Insert(s.sealed, 0, rest)
 	}
+}
+
+// buried is the end of an entry whose message is safe elsewhere.
+func (s *shard) buried(q *queue, d *dying) {
+	if d.by != nil {
+		d.by.moved++
+	}
+	s.fates.record(Fate{At: s.env.now, Reason: d.why, Address: d.entry.message.Address, Place: q.ref.name, Text: d.text})
+	q.forget(d.entry)
+	q.touch()
+}
+
+// exhume takes a burial back that the store refused.
+func (s *shard) exhume(b *burial) {
+	b.queue.burying--
+	b.queue.dying = append(b.queue.dying, b.dying)
+	b.queue.stuck = true
+	b.queue.touch()
+}
+
+// kept says to who sent the same again that the first is durable.
+func (s *shard) kept(o *once) {
+	if p := o.producer; p != nil {
+		delete(p.first, o.number)
+		p.safe = max(p.safe, o.number)
+	} else {
+		delete(s.dedup.first, o.key)
+	}
+	o.first.settle(nil)
+}
+
+// unkept forgets a publish that the store refused: the same again is new.
+func (s *shard) unkept(o *once, err *Error) {
+	if p := o.producer; p != nil {
+		delete(p.first, o.number)
+		p.refuse(o.number)
+	} else {
+		delete(s.dedup.first, o.key)
+		s.dedup.forget(o.key)
+	}
+	o.first.settle(err)
 }
 
 func (st *sessionState) restore(u *undoNote) {

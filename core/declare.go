@@ -8,14 +8,21 @@ import (
 
 type queueRecord struct {
 	Spec   QueueSpec
-	Cursor uint64 // 0: class memory, never stored
-	Owner  string `json:",omitempty"`
+	Cursor uint64        // 0: class memory, never stored
+	Levels []levelRecord `json:",omitempty"` // beside the first
+	Owner  string        `json:",omitempty"`
+}
+
+type levelRecord struct {
+	Priority uint8
+	Cursor   uint64
 }
 
 type applyRequest struct {
 	vhost   *vhost
 	out     *Outbox
 	changes []Change
+	may     func(Address) bool // of Move: whether it may publish there
 	token   uint64
 }
 
@@ -74,9 +81,17 @@ func (p *plan) checkQueue(c *Change) error {
 	switch c.Do {
 	case Remove, Purge:
 		return p.checkRemove(c, old)
+	case Move:
+		return Errorf(CodeBadValue, "a move is the only change of its request")
 	case Declare, Alter:
 	}
 	if err := unsupported(spec); err != nil {
+		return err
+	}
+	if err := checkSettings(spec); err != nil {
+		return err
+	}
+	if err := p.checkGraveKey(spec); err != nil {
 		return err
 	}
 	if old != nil && c.Do == Declare && *old != *spec {
@@ -115,16 +130,6 @@ func unsupported(q *QueueSpec) error {
 		asked bool
 		name  string
 	}{
-		{q.Overflow == DeadLetter, "overflow=dead_letter"},
-		{q.TTL != 0, "ttl of a queue"},
-		{q.MaxAttempts != 0, "max_attempts"},
-		{q.Backoff != "", "backoff"},
-		{q.DeadLetter != "", "dead_letter"},
-		{q.IdleExpiry != 0, "idle_expiry"},
-		{q.Priorities != 0, "priorities"},
-		{q.SingleActive, "single_active"},
-		{q.Keyed, "keyed"},
-		{q.DedupWindow != 0, "dedup_window"},
 		{q.OnArrival, "deliver=on_arrival"},
 		{q.Spread, "spread"},
 		{q.Archive != "", "archive"},
@@ -132,6 +137,19 @@ func unsupported(q *QueueSpec) error {
 		if o.asked {
 			return NotYet(o.name)
 		}
+	}
+	return nil
+}
+
+// checkGraveKey refuses dead letters for an exchange that wants a key, and
+// none is said. One that does not exist yet is asked when something dies.
+func (p *plan) checkGraveKey(spec *QueueSpec) error {
+	a, err := ParseAddress(p.vhost.name, spec.DeadLetter)
+	if err != nil || a.Topic != "" {
+		return nil //nolint:nilerr // none, or checked before
+	}
+	if x := p.exchangeSpec(a.Exchange); x != nil && x.keyed() {
+		return Errorf(CodeBadValue, "dead_letter=%s: the exchange is %s and wants a key: x/%s/KEY", spec.DeadLetter, x.Kind, x.Name)
 	}
 	return nil
 }
@@ -148,7 +166,17 @@ func difference(old, asked *QueueSpec) string {
 	add("max_messages", old.MaxMessages, asked.MaxMessages)
 	add("max_bytes", old.MaxBytes, asked.MaxBytes)
 	add("overflow", old.Overflow, asked.Overflow)
+	add("ttl", old.TTL, asked.TTL)
+	add("max_attempts", old.MaxAttempts, asked.MaxAttempts)
+	add("backoff", old.Backoff, asked.Backoff)
 	add("lease", old.Lease, asked.Lease)
+	add("dead_letter", old.DeadLetter, asked.DeadLetter)
+	add("idle_expiry", old.IdleExpiry, asked.IdleExpiry)
+	add("priorities", old.Priorities, asked.Priorities)
+	add("max_wait", old.MaxWait, asked.MaxWait)
+	add("single_active", old.SingleActive, asked.SingleActive)
+	add("keyed", old.Keyed, asked.Keyed)
+	add("dedup_window", old.DedupWindow, asked.DedupWindow)
 	add("auto_delete", old.AutoDelete, asked.AutoDelete)
 	add("store_transient", old.StoreTransient, asked.StoreTransient)
 	add("owned", old.Owned, asked.Owned)
@@ -163,15 +191,18 @@ func (p *plan) do(c *Change) uint64 {
 		ref := p.vhost.queue(c.Queue.Name)
 		switch c.Do {
 		case Purge:
+			ref.queue.used = s.env.now
 			return ref.queue.purge(ReasonPurged)
 		case Remove:
 			return s.removeQueue(p.vhost, ref, ReasonRemoved)
-		case Declare, Alter:
+		case Declare, Alter, Move:
 		}
 		if ref == nil {
 			s.declareQueue(p.vhost, *c.Queue, p.session)
-		} else if ref.queue.spec != *c.Queue {
+		} else if ref.queue.declared != *c.Queue {
 			s.alterQueue(p.vhost, ref, *c.Queue)
+		} else {
+			ref.queue.used = s.env.now
 		}
 	case c.Binding != nil:
 		if c.Do == Remove {
@@ -217,49 +248,84 @@ func (s *shard) declareQueue(v *vhost, spec QueueSpec, st *sessionState) *queueR
 		q.owner = st.id
 		st.queues[spec.Name] = true
 	}
+	q.recorded = spec.Class != Memory && (!spec.Owned || (st != nil && st.durable()))
 	if spec.Class != Memory {
-		b := &s.turn.batch
-		b.Cursors = append(b.Cursors, CursorOp{ID: CursorID(q.ref.place), Log: s.log})
-		if !spec.Owned || (st != nil && st.durable()) {
-			b.Records = append(b.Records, Record{
-				Table: tableQueues, Key: joinKey(v.name, spec.Name),
-				Value: encodeRecord(queueRecord{Spec: spec, Cursor: q.ref.place, Owner: q.owner}),
-			})
-		}
+		s.turn.batch.Cursors = append(s.turn.batch.Cursors, CursorOp{ID: CursorID(q.ref.place), Log: s.log})
 	}
+	s.keepQueue(q)
 	v.addQueue(q.ref)
 	return q.ref
 }
 
 // newQueue makes a queue's memory.
 func (s *shard) newQueue(v *vhost, spec QueueSpec, place uint64) *queue {
-	q := &queue{env: &s.env, spec: spec, vhost: v.name}
+	q := &queue{env: &s.env, vhost: v.name, used: s.env.now}
 	q.ref = &queueRef{name: spec.Name, shard: s.id, place: place, queue: q}
-	q.ref.reject.Store(spec.rejects())
-	q.ref.spec.Store(&spec)
+	q.base = q.addLevel(0, place)
+	q.set(spec, s.policies[v.name])
 	s.places[place] = q
 	return q
 }
 
+// set gives a queue its settings, which were checked, and those that policies
+// add.
+func (q *queue) set(declared QueueSpec, policies []Policy) {
+	q.declared, q.spec = declared, ruled(declared, policies)
+	q.backoff, _ = parseBackoff(q.spec.Backoff)
+	if !q.spec.Keyed {
+		q.scatterAll()
+	}
+	q.ref.reject.Store(q.spec.rejects())
+	q.ref.spec.Store(&declared)
+}
+
+// keepQueue writes a queue's record, if it has one.
+func (s *shard) keepQueue(q *queue) {
+	if !q.recorded {
+		return
+	}
+	rec := queueRecord{Spec: q.declared, Cursor: q.ref.place, Owner: q.owner}
+	for _, lv := range q.levels {
+		if lv != q.base {
+			rec.Levels = append(rec.Levels, levelRecord{lv.priority, lv.place})
+		}
+	}
+	s.turn.batch.Records = append(s.turn.batch.Records, Record{
+		Table: tableQueues, Key: joinKey(q.vhost, q.ref.name), Value: encodeRecord(rec),
+	})
+}
+
+// levelFor is the level of a message in a queue with priorities. The first
+// message of a priority makes it, in its own batch.
+func (s *shard) levelFor(q *queue, m *Message) *level {
+	p := q.priorityOf(m)
+	for _, lv := range q.levels {
+		if lv.priority == p {
+			return lv
+		}
+	}
+	lv := q.addLevel(p, s.newID())
+	if q.spec.Class != Memory {
+		s.turn.batch.Cursors = append(s.turn.batch.Cursors, CursorOp{ID: CursorID(lv.place), Log: s.log})
+	}
+	s.places[lv.place] = q
+	s.keepQueue(q)
+	return lv
+}
+
 func (s *shard) alterQueue(v *vhost, ref *queueRef, spec QueueSpec) {
 	q := ref.queue
-	q.spec = spec
+	q.set(spec, s.policies[v.name])
+	q.used = s.env.now
 	q.touch()
-	ref.reject.Store(spec.rejects())
-	ref.spec.Store(&spec)
 	v.changed()
-	if spec.Class != Memory {
-		s.turn.batch.Records = append(s.turn.batch.Records, Record{
-			Table: tableQueues, Key: joinKey(v.name, spec.Name),
-			Value: encodeRecord(queueRecord{Spec: spec, Cursor: ref.place, Owner: q.owner}),
-		})
-	}
+	s.keepQueue(q)
 }
 
 // removeQueue takes a queue away with its bindings; what it held ends.
 func (s *shard) removeQueue(v *vhost, ref *queueRef, why Reason) uint64 {
 	q := ref.queue
-	n := uint64(q.count) + uint64(len(q.inFlight))
+	n := uint64(q.count) + uint64(len(q.inFlight)+len(q.resting)+q.leavers())
 	if n > 0 {
 		s.fates.record(Fate{At: s.env.now, Reason: why, Place: ref.name, Text: fmt.Sprintf("%d messages", n)})
 	}
@@ -269,22 +335,29 @@ func (s *shard) removeQueue(v *vhost, ref *queueRef, why Reason) uint64 {
 	for b := range s.bindings[ref] {
 		s.unbind(v, b)
 	}
-	s.env.used -= q.ready.bytes
-	delete(s.places, ref.place)
+	if q.mover != nil {
+		q.mover.done(q.mover.moved, Errorf(CodeNotFound, "queue %q was removed", ref.name))
+		q.mover = nil
+	}
+	for _, lv := range q.levels {
+		s.env.used -= lv.ready.bytes
+		delete(s.places, lv.place)
+	}
 	v.removeQueue(ref.name)
 	if st := s.sessions[q.owner]; st != nil {
 		delete(st.queues, ref.name)
 	}
 	if q.spec.Class != Memory {
 		b := &s.turn.batch
-		b.Cursors = append(b.Cursors, CursorOp{ID: CursorID(ref.place), Log: s.log, Drop: true})
-		b.Records = append(b.Records,
-			Record{Table: tableQueues, Key: joinKey(v.name, ref.name)},
-			Record{Table: tableDeliveries, Key: markKey(ref.place)})
+		b.Records = append(b.Records, Record{Table: tableQueues, Key: joinKey(v.name, ref.name)})
+		for _, lv := range q.levels {
+			b.Cursors = append(b.Cursors, CursorOp{ID: CursorID(lv.place), Log: s.log, Drop: true})
+			b.Records = append(b.Records, Record{Table: tableDeliveries, Key: markKey(lv.place)})
+		}
 	}
 	q.removed = true
-	ref.full.Store(false)                                            // routes that are older than the removal ask it still
-	q.ready, q.returned, q.inFlight, q.tail = deque{}, nil, nil, nil // a connection may remember the queue a while
+	ref.full.Store(false)                                         // routes that are older than the removal ask it still
+	q.levels, q.inFlight, q.resting, q.dying = nil, nil, nil, nil // a connection may remember the queue a while
 	return n
 }
 
@@ -296,27 +369,35 @@ func (s *shard) removeQueue(v *vhost, ref *queueRef, why Reason) uint64 {
 
 func markKey(place uint64) []byte { return fmt.Appendf(nil, "%020d", place) }
 
-func (s *shard) extendMark(q *queue) {
-	if to := q.wantsMark(); to > 0 {
-		q.markAsked = to
-		s.writeMark(q, to)
-		s.turn.marks = append(s.turn.marks, markMade{q, to})
-		s.turn.batch.Wait = true
-	}
-}
-
-func (s *shard) closeMark(q *queue) {
-	exact := max(q.delivered, q.watermark)
-	if q.markAsked <= exact {
+func (s *shard) extendMarks(q *queue) {
+	if len(q.consumers) == 0 {
 		return
 	}
-	q.mark, q.markAsked = exact, exact
-	s.writeMark(q, exact)
+	head := q.head()
+	for _, lv := range q.levels {
+		if to := q.wantsMark(lv, head); to > 0 {
+			lv.markAsked = to
+			s.writeMark(lv, to)
+			s.turn.marks = append(s.turn.marks, markMade{q, lv, to})
+			s.turn.batch.Wait = true
+		}
+	}
 }
 
-func (s *shard) writeMark(q *queue, at Offset) {
+func (s *shard) closeMarks(q *queue) {
+	for _, lv := range q.levels {
+		exact := max(lv.delivered, lv.watermark)
+		if lv.markAsked <= exact {
+			continue
+		}
+		lv.mark, lv.markAsked = exact, exact
+		s.writeMark(lv, exact)
+	}
+}
+
+func (s *shard) writeMark(lv *level, at Offset) {
 	s.turn.batch.Records = append(s.turn.batch.Records, Record{
-		Table: tableDeliveries, Key: markKey(q.ref.place), Value: fmt.Appendf(nil, "%d", at),
+		Table: tableDeliveries, Key: markKey(lv.place), Value: fmt.Appendf(nil, "%d", at),
 	})
 }
 

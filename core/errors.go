@@ -107,13 +107,17 @@ const (
 	ReasonUnsupported        // asked for what does not exist yet
 	ReasonShutdown           // the broker stopped while it was transient
 	ReasonUnavailable        // the store or a stage cannot take it now
+	ReasonAttempts           // delivered as often as its queue allows
+	ReasonMoved              // moved to another queue
+	ReasonIdle               // its queue was not used for too long
+	ReasonDuplicate          // it was there before: kept once
 	numReasons
 )
 
 var reasonNames = [numReasons]string{
 	"none", "acked", "delivered", "no_target", "expired", "overflow", "queue_full", "slow_reader",
 	"rejected", "denied", "purged", "removed", "session_over", "replaced", "storage_full", "too_large",
-	"unsupported", "shutdown", "unavailable",
+	"unsupported", "shutdown", "unavailable", "max_attempts", "moved", "idle", "duplicate",
 }
 
 // String is the reason's name in metrics, explain and $SYS.
@@ -128,7 +132,7 @@ func (r Reason) String() string {
 // message's purpose.
 func (r Reason) Drop() bool {
 	switch r { //nolint:exhaustive // all others are drops
-	case ReasonNone, ReasonAcked, ReasonDelivered, ReasonReplaced:
+	case ReasonNone, ReasonAcked, ReasonDelivered, ReasonReplaced, ReasonMoved, ReasonDuplicate:
 		return false
 	}
 	return true

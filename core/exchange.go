@@ -66,7 +66,7 @@ func (x *exchange) refusesPublish(a *Address) *Error {
 }
 
 // keyed says whether the key of a message decides where it goes.
-func (x *exchange) keyed() bool { return x.spec.Kind == TopicKind || x.spec.Kind == DirectKind }
+func (x *exchange) keyed() bool { return x.spec.keyed() }
 
 // keyOf is a binding's key as the exchange keeps it: no key is all there is.
 func (x *exchange) keyOf(key string) string {

@@ -142,7 +142,7 @@ func (v *vhost) queueRows() (rows []Row) {
 	defer v.mu.RUnlock()
 	for name, ref := range v.queues {
 		rows = append(rows, Row{name, []Field{
-			number("ready", ref.depth.Load()), number("unacked", ref.unacked.Load()), number("delayed", 0),
+			number("ready", ref.depth.Load()), number("unacked", ref.unacked.Load()), number("delayed", ref.delayed.Load()),
 			number("bytes", ref.size.Load()), number("consumers", ref.readers.Load()),
 		}})
 	}
@@ -244,6 +244,31 @@ func (v *vhost) sessionRows() (rows []Row) {
 	return rows
 }
 
+// Durable is what declares the queue behind a subscription that outlives its
+// connection: one of the broker's own, bound as to says. A new wish takes the
+// old one's place, and what is queued stays.
+func (b *Broker) Durable(vhost string, to BindingSpec) []Change {
+	v := b.vhost(vhost)
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if x := v.exchanges[to.Source.Exchange]; x != nil {
+		to.Source.Topic = x.keyOf(to.Source.Topic)
+	}
+	to.Args = to.sorted()
+	changes := []Change{
+		{Queue: &QueueSpec{Name: to.Queue}, Own: true},
+		{Binding: &to, Own: true},
+	}
+	for _, x := range v.exchanges {
+		for _, bound := range x.all() {
+			if old := bound.spec; old.Queue == to.Queue && !old.alike(&to) {
+				changes = append(changes, Change{Do: Remove, Binding: &old, Own: true})
+			}
+		}
+	}
+	return changes
+}
+
 func (b *Broker) journals() []*journal {
 	out := []*journal{&b.live}
 	for _, s := range b.shards {
@@ -272,7 +297,11 @@ func (b *Broker) counterRows() (rows []Row) {
 	} {
 		rows = append(rows, Row{refused.name, []Field{number("value", refused.n.Load())}})
 	}
-	return rows
+	delayed := int64(0)
+	for _, s := range b.shards {
+		delayed += s.due.pending.Load()
+	}
+	return append(rows, Row{"delayed", []Field{number("value", delayed)}})
 }
 
 // fateRows are the newest ends; Name or Prefix select by address or place.

@@ -17,79 +17,22 @@ func (s *shard) stepPublish(p *Publication, key string, route *shardRoute) {
 	m := p.message
 	size := m.Size()
 	if m.QoS > 0 {
-		for i := range route.targets {
-			t := &route.targets[i]
-			if !t.takes(m, key) {
-				continue
-			}
-			q := s.current(t.ref)
-			if q.removed {
-				continue
-			}
-			err := q.refuses(m, size)
-			if err == nil {
-				err = s.fullDisk(q)
-			}
-			if err != nil {
-				s.refuse(p, err)
-				return
-			}
+		if err := s.refusal(m, size, key, route); err != nil {
+			s.refuse(p, err)
+			return
 		}
 	}
 	s.enqueue(p, key, route, m, size)
 }
 
-// fullDisk refuses for a queue of class async on a full disk: its publisher is
-// confirmed before the store is asked, so nobody could be told later.
-func (s *shard) fullDisk(q *queue) *Error {
-	if q.spec.Class == Async && s.health().ReadOnly {
-		return ErrReadOnly
-	}
-	return nil
-}
-
 func (s *shard) enqueue(p *Publication, key string, route *shardRoute, m *Message, size int64) {
-	members, all, waits := s.members[:0], true, false
-	first := len(s.turn.adds)
-	for i := range route.targets {
-		t := &route.targets[i]
-		q := s.current(t.ref)
-		if q.removed {
-			s.fates.record(Fate{At: s.env.now, Reason: ReasonRemoved, Address: m.Address, Place: q.ref.name})
-		}
-		if !t.takes(m, key) || q.removed {
-			all = false
-			continue
-		}
-		if m.QoS == 0 {
-			if err := q.refuses(m, size); err != nil {
-				s.fates.record(Fate{At: s.env.now, Reason: err.Reason, Address: m.Address, Place: q.ref.name})
-				all = false
-				continue
-			}
-		}
-		e := q.add(m, size)
-		if !e.stored {
-			all = false
-			continue
-		}
-		members = append(members, CursorID(q.ref.place))
-		s.turn.adds = append(s.turn.adds, added{q, e, len(s.turn.batch.Appends)})
-		waits = waits || (q.spec.Class == Fsync && m.QoS > 0)
-	}
-	s.members = members
-	if len(s.turn.adds) == first {
-		p.settle(nil)
+	stored, waits := s.place(m, key, route, size)
+	if !stored || !waits {
+		p.settle(nil) // in memory, or class async: routed is enough
 		return
 	}
-	s.turn.batch.Appends = append(s.turn.batch.Appends, Append{Log: s.log, Message: m, Routes: s.routeSet(members, route, all)})
-	s.turn.bytes += int(size)
-	if !waits {
-		p.settle(nil) // class async: routed is enough
-	} else {
-		s.turn.pubs = append(s.turn.pubs, p)
-		s.turn.batch.Wait = true
-	}
+	s.turn.pubs = append(s.turn.pubs, p)
+	s.turn.batch.Wait = true
 }
 
 func (s *shard) stepRetain(p *Publication) {
@@ -112,32 +55,6 @@ func (s *shard) stepRetain(p *Publication) {
 	s.turn.batch.Wait = true
 }
 
-// mayRetain says why a value cannot be kept, or nil. A record is no append, so
-// the store would take it on a full disk; its publish is refused all the same.
-func (s *shard) mayRetain(m *Message) *Error {
-	if s.health().ReadOnly {
-		return ErrReadOnly
-	}
-	return s.retainedOf(m.Address.VHost).refuses(m)
-}
-
-func (s *shard) retainedOf(vhost string) *retained {
-	r := s.retained[vhost]
-	if r == nil {
-		r = new(retained)
-		s.retained[vhost] = r
-	}
-	return r
-}
-
-func retainedRecord(m *Message) Record {
-	rec := Record{Table: tableRetained, Key: joinKey(m.Address.VHost, m.Address.Topic)}
-	if len(m.Body) > 0 {
-		rec.Value = AppendMessage(nil, m)
-	}
-	return rec
-}
-
 func (s *shard) stepRecall(c *command) {
 	r := c.recall
 	if where, ok := c.x.(Address); ok { // the first time
@@ -154,16 +71,28 @@ func (s *shard) stepRecall(c *command) {
 // stepSubmit does all parts in one batch. Acks count only when it is durable:
 // until then their entries stay with the client, and a refusal undoes them.
 func (s *shard) stepSubmit(sub *submission) {
-	if len(sub.pubs) > 1 || (len(sub.pubs) == 1 && sub.settles()) {
+	o, done := s.stepRepeat(sub)
+	if done {
+		return
+	}
+	if len(sub.pubs) > 1 || (len(sub.pubs) == 1 && (sub.settles() || o != nil)) {
 		if err := s.mayEnqueue(sub); err != nil {
+			if o != nil {
+				o.producer.refuse(o.number)
+			}
 			s.abandon(sub, err)
 			return
 		}
 	}
 	for _, p := range sub.pubs {
-		if p.route == nil {
+		switch {
+		case p.later:
+			s.stepDelay(p.pub)
+		case p.once:
+			s.stepOnce(p.pub, p.key, len(sub.pubs) > 1 || sub.settles())
+		case p.route == nil:
 			s.stepRetain(p.pub)
-		} else {
+		default:
 			s.stepPublish(p.pub, p.key, p.route)
 		}
 	}
@@ -173,6 +102,9 @@ func (s *shard) stepSubmit(sub *submission) {
 				s.hold(q, e, sub)
 			}
 		}
+	}
+	if o != nil {
+		s.remember(o, 0)
 	}
 	if len(sub.pubs) > 0 {
 		s.turn.nacks = append(s.turn.nacks, sub)
@@ -212,6 +144,12 @@ func (s *shard) mayEnqueue(sub *submission) *Error {
 			if q.removed || q.spec.Overflow == DropOldest {
 				continue // the latter makes room when the time comes, not for a question
 			}
+			if q.diverts(sums[q]) {
+				if err := s.overflows(q, m, sums[q]); err != nil {
+					return err
+				}
+				continue
+			}
 			if err := q.refuses(m, sums[q]); err != nil {
 				return err
 			}
@@ -232,6 +170,11 @@ func (s *shard) mayEnqueue(sub *submission) *Error {
 // retained, whether an unknown queue may be declared.
 func (s *shard) mayBegin(p *submitted) *Error {
 	switch {
+	case p.later:
+		_, err := s.bucketOf(p.pub.message.NotBefore)
+		return err
+	case p.once:
+		return s.mayAdmit(p)
 	case p.route == nil:
 		return s.mayRetain(p.pub.message)
 	case p.route.name != "" && p.route.vhost.queue(p.route.name) == nil:
@@ -256,27 +199,12 @@ func (sub *submission) countFor(q *queue, i int) (n int64) {
 	return n
 }
 
-// abandon answers a refused submission: each part settles.
-func (s *shard) abandon(sub *submission, err *Error) {
-	for _, p := range sub.pubs {
-		s.refuse(p.pub, err)
-	}
-	if sub.settles() {
-		sub.group.settle(err)
-	}
-}
-
-// settles says whether the submission itself settles once, beside its publishes.
-func (sub *submission) settles() bool {
-	return len(sub.acks) > 0 || len(sub.notes) > 0 || len(sub.nacks) > 0
-}
-
 func (s *shard) hold(q *queue, e *entry, sub *submission) {
 	e.settling = true
 	s.turn.held = append(s.turn.held, heldEntry{q, e, sub.out, len(sub.pubs) > 0})
 	if e.stored {
 		s.turn.batch.Acks = append(s.turn.batch.Acks, Ack{
-			Cursor: CursorID(q.ref.place), From: e.offset, To: e.offset + 1, N: 1, Bytes: e.size,
+			Cursor: CursorID(e.level.place), From: e.offset, To: e.offset + 1, N: 1, Bytes: e.size,
 		})
 	}
 }

@@ -76,8 +76,13 @@ func (s *shard) open(st *sessionState, r *openRequest, present bool) {
 	s.attached[r.out] = st
 	st.show()
 	e := Event{Kind: Confirmed, Token: r.token, Resumed: st.resumed(present)}
+	if r.spec.Producer != "" {
+		if err := s.produce(st, r, e.Resumed); err != nil {
+			e.Resumed, e.Err = nil, err
+		}
+	}
 	if !st.durable() && !st.stored {
-		if st.key != "" {
+		if st.key != "" || r.spec.Producer != "" {
 			r.out.put(e) // one without a key was answered when it was opened
 		}
 		return
@@ -88,6 +93,23 @@ func (s *shard) open(st *sessionState, r *openRequest, present bool) {
 		s.forget(st)
 	}
 	s.answer(r.out, e)
+}
+
+// produce makes a connection the one of its producer. Who had it is evicted.
+func (s *shard) produce(st *sessionState, r *openRequest, to *Resumed) *Error {
+	p := &producer{vhost: st.vhost.name, user: st.from.identity.User, pid: r.spec.Producer}
+	if known := s.producers[string(p.key())]; known != nil {
+		p = known
+	} else if len(s.producers) >= maxProducers {
+		return Errorf(CodeQuota, "%d producers are the limit: those unused for %v are forgotten", maxProducers, producerIdle)
+	}
+	s.producers[string(p.key())] = p
+	if p.out != nil && p.out != r.out {
+		p.out.put(Event{Kind: Evicted, Err: ErrTakenOver})
+	}
+	p.out, p.used, st.producer = r.out, s.env.now, p
+	to.Last, to.Present = p.known(), to.Present || p.last > 0
+	return nil
 }
 
 func (st *sessionState) resumed(present bool) *Resumed {
@@ -152,6 +174,9 @@ func (s *shard) stepClose(r *closeRequest) {
 		return
 	}
 	delete(s.attached, r.out)
+	if p := st.producer; p != nil && p.out == r.out {
+		p.out, st.producer = nil, nil
+	}
 	if st.out != r.out {
 		return // given up before
 	}
@@ -260,7 +285,8 @@ type loader struct {
 	shard   *shard
 	vhosts  func(name string) *vhost
 	cursors map[CursorID]CursorState
-	last    Offset // newest in the shard log
+	ends    map[LogID]Offset // newest in each log
+	last    Offset           // newest in the shard log
 	now     time.Time
 }
 
@@ -325,18 +351,27 @@ func (l *loader) queue(rec Record) error {
 	if r.Spec.Owned && l.shard.sessions[r.Owner] == nil { // its session ended in a crash
 		b := &l.shard.turn.batch
 		b.Cursors = append(b.Cursors, CursorOp{ID: CursorID(r.Cursor), Log: l.shard.log, Drop: true})
+		for _, lv := range r.Levels {
+			b.Cursors = append(b.Cursors, CursorOp{ID: CursorID(lv.Cursor), Log: l.shard.log, Drop: true})
+		}
 		b.Records = append(b.Records, Record{Table: tableQueues, Key: rec.Key})
 		return nil
 	}
 	q := l.shard.newQueue(v, r.Spec, r.Cursor)
-	q.owner = r.Owner
+	for _, lv := range r.Levels {
+		q.addLevel(lv.Priority, lv.Cursor)
+		l.shard.places[lv.Cursor] = q
+	}
+	q.owner, q.recorded = r.Owner, true
 	if st := l.shard.sessions[r.Owner]; st != nil {
 		st.queues[r.Spec.Name] = true
 	}
-	if cur, ok := l.cursors[CursorID(r.Cursor)]; ok && cur.Depth > 0 {
-		q.count, q.bytes = cur.Depth, cur.Bytes
-		q.paged, q.pagedCount, q.pagedBytes = true, cur.Depth, cur.Bytes
-		q.fetchFrom, q.skipped = max(cur.Floor, 1), l.last
+	for _, lv := range q.levels {
+		if cur, ok := l.cursors[CursorID(lv.place)]; ok && cur.Depth > 0 {
+			q.count, q.bytes = q.count+cur.Depth, q.bytes+cur.Bytes
+			lv.paged, lv.pagedCount, lv.pagedBytes = true, cur.Depth, cur.Bytes
+			lv.fetchFrom, lv.skipped = max(cur.Floor, 1), l.last
+		}
 	}
 	v.addQueue(q.ref)
 	q.publishStats()

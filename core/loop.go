@@ -59,7 +59,11 @@ func (s *shard) step(c *command) {
 	case cmdCancel:
 		s.stepCancel(c.x.(*consumer))
 	case cmdApply:
-		s.stepApply(c.x.(*applyRequest))
+		if r := c.x.(*applyRequest); len(r.changes) == 1 && r.changes[0].Do == Move && r.changes[0].Queue != nil {
+			s.stepMove(r)
+		} else {
+			s.stepApply(r)
+		}
 	case cmdIdle:
 		s.stepIdle(c.x.(Address))
 	case cmdOpen:
@@ -70,8 +74,20 @@ func (s *shard) step(c *command) {
 		s.stepRecall(c)
 	case cmdCommitted:
 		s.stepCommitted(c.x.(*committed))
+	case cmdDelay:
+		s.stepDelay(c.pub)
+		s.sealIfFull()
+	case cmdOnce:
+		s.stepOnce(c.pub, c.key, false)
+		s.sealIfFull()
 	case cmdFetched:
-		s.stepFetched(c.x.(*fetched))
+		if f := c.x.(*fetched); f.bucket != nil {
+			s.stepScanned(f)
+		} else {
+			s.stepFetched(f)
+		}
+	case cmdRefused:
+		s.stepRefused(c)
 	case cmdTick:
 		s.stepTick()
 	case cmdStop:
@@ -83,6 +99,9 @@ func (s *shard) step(c *command) {
 func (s *shard) flush() {
 	if s.dead {
 		return
+	}
+	if len(s.due.buckets) > 0 && !s.stopping {
+		s.fireDue()
 	}
 	for len(s.env.dirty) > 0 {
 		dirty := s.env.dirty
@@ -101,13 +120,15 @@ func (s *shard) settleQueue(q *queue) {
 	}
 	q.trim()
 	q.deliver()
+	s.move(q)
+	s.bury(q)
 	q.dirty = false
-	s.extendMark(q)
-	if q.wantsFetch() {
-		s.fetch(q)
-	}
-	if len(q.settled) > 0 || len(q.marks) > 0 {
-		if !q.leaving {
+	s.extendMarks(q)
+	for _, lv := range q.levels {
+		if q.wantsFetch(lv) {
+			s.fetch(q, lv)
+		}
+		if lv.leaves() && !q.leaving {
 			q.leaving = true
 			s.unsettled = append(s.unsettled, q)
 		}
@@ -124,10 +145,17 @@ func (s *shard) stepStop() {
 }
 
 func (s *shard) stepTick() {
-	for _, q := range s.places {
-		q.tick()
+	for place, q := range s.places {
+		if place == q.ref.place {
+			q.tick()
+			s.tickIdle(q)
+		}
 	}
 	s.tickSessions()
+	if len(s.due.buckets) > 0 {
+		s.tickDue()
+	}
+	s.tickOnce()
 	if s.gate.shut.Load() {
 		s.heedPressure()
 	}

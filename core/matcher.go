@@ -62,7 +62,7 @@ func (b *BindingSpec) alike(o *BindingSpec) bool {
 func boundTo(b *BindingSpec) string {
 	var out strings.Builder
 	out.WriteString(b.Source.String())
-	if len(b.Args) > 0 || b.Match != MatchAll {
+	if b.asks() {
 		out.WriteString(" match=" + b.Match.String())
 	}
 	for _, a := range b.Args {

@@ -126,6 +126,14 @@ func (m *Message) stored() int64 {
 	return n
 }
 
+// entered is when m came into its queues.
+func (m *Message) entered() time.Time {
+	if m.NotBefore.After(m.Arrived) {
+		return m.NotBefore
+	}
+	return m.Arrived
+}
+
 // Expired says whether m is past its time at now.
 func (m *Message) Expired(now time.Time) bool {
 	return !m.Expires.IsZero() && !now.Before(m.Expires)
@@ -227,6 +235,12 @@ func ParseAddress(vhost, text string) (Address, error) {
 	}
 	a.Topic = topic
 	return a, nil
+}
+
+// namesNothing says whether a key is missing where nothing is named without
+// one. Whether another exchange wants one is its own affair.
+func (a Address) namesNothing() bool {
+	return a.Topic == "" && (a.Exchange == DefaultExchange || a.Exchange == TopicExchange)
 }
 
 func decodePercent(s string) (string, error) {

@@ -17,6 +17,7 @@ type Publication struct {
 	owed     atomic.Int32 // targets that have not settled yet
 	failed   atomic.Pointer[Error]
 	group    *together // of a Submit
+	number   uint64    // of its producer, if it has one
 	recorder *Recorder
 	lane     *Lane
 	passed   bool // its stages are done with it; the lane's lock guards it

@@ -1,7 +1,8 @@
 package core
 
 import (
-	"cmp"
+	"container/heap"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -12,61 +13,85 @@ const transientBit = 1 << 62
 
 // A queue hands each of its messages to one reader, in order, until one of
 // them settles it. Its shard owns it: no method locks, waits or does I/O. What
-// must be stored gathers in settled and marks until the shard's batch takes it.
+// must be stored gathers in the levels until the shard's batch takes it.
 //
-//	returned | ready[..] safe | ready[..] not committed | on disk alone (paged)
-//	<----------------------------- in order ------------------------------->
+//	level -> in flight with a consumer -> settled, or dying -> its dead letters
+//	  ^--------- given back, rested <-----+
 type queue struct {
-	ref     *queueRef
-	env     *queueEnv
-	spec    QueueSpec
-	vhost   string
-	owner   string // id of the session, of an owned queue
-	removed bool
+	ref      *queueRef
+	env      *queueEnv
+	declared QueueSpec
+	spec     QueueSpec // as policies leave it
+	backoff  backoff   // of spec
+	vhost    string
+	owner    string // id of the session, of an owned queue
+	recorded bool   // it has a record: it outlives the process
+	removed  bool
 
-	order     uint64 // of the newest entry in memory
-	transient uint64 // of the newest entry without an offset
-	ready     deque  // never delivered, oldest first
-	returned  []*entry
+	base      *level            // of priority 0: all of a queue without priorities
+	levels    []*level          // the highest first
+	transient uint64            // of the newest entry without an offset
 	inFlight  map[uint64]*entry // by seq: delivered, not settled
+	resting   restHeap          // given back, not to be delivered before their time
+	restBytes int64
 	consumers []*consumer
-	turn      int // round robin
+	turn      int       // round robin
+	ranked    bool      // a consumer has a priority
+	active    *consumer // of a queue with single_active
+	groups    groups    // of one that is keyed
 
 	count, bytes int64 // ready, returned and paged
 	loose        int64 // entries in memory that the store has not
 	looseBytes   int64
 
-	// Paging: the messages from fetchFrom on are in the store alone. While
-	// paged, a new stored message is not kept in memory either.
-	paged      bool
-	pagedCount int64
-	pagedBytes int64
-	unsafe     int    // skipped and not committed yet
-	fetchFrom  Offset // 0: not known before the first skipped one commits
-	skipped    Offset // newest on disk alone
-	fetching   bool
-	fetchLife  int      // raised by a purge: an older fetch is void
-	tail       []*entry // transient ones that came while paged
+	dying   []dying // on their way to the dead letters
+	burying int     // and those that a batch under way takes there
+	stuck   bool    // they could not take one: until the next tick
+	mover   *mover  // empties the queue into others
 
-	watermark Offset // recovered ones at or below may have been delivered before
-	mark      Offset // the disk knows that there may be deliveries up to here
-	markAsked Offset // and will know it up to here
-	delivered Offset // newest offset ever delivered
-
-	settled []settledEntry
-	leaving bool // settled and marks wait for the next batch
+	used    time.Time // by a consumer or a verb, for idle_expiry
+	leaving bool      // settled and marks wait for the next batch
 	broken  error
-	marks   []Mark
 	dirty   bool
 }
 
 // maxLooseBytes is how much of a queue may be in memory alone.
 const maxLooseBytes = 64 << 20
 
+// What rests, or waits for dead letters that do not take it, stays in memory:
+// with more of it the queue hands out nothing new.
+const (
+	maxRestBytes = 64 << 20
+	maxDying     = 1024
+)
+
+// A dying entry leaves for the dead letters of its queue, or to where it is
+// moved.
+type dying struct {
+	entry *entry
+	why   Reason
+	text  string
+	by    *mover // nil: the queue's own rules
+}
+
+// A mover takes a queue's messages somewhere else. It is a command under way:
+// its answer comes when the last has moved.
+type mover struct {
+	to     *Address // nil: each where it came from, as its dead letter says
+	may    func(Address) bool
+	left   int64 // how many more
+	moved  uint64
+	kept   []*entry // cannot be moved: they go back to their places at the end
+	failed error    // why the last of them cannot
+	full   bool     // there was no room for them
+	done   func(n uint64, err error)
+}
+
 // queueEnv is what a shard lends its queues.
 type queueEnv struct {
 	now    time.Time
 	fates  *journal
+	dice   *rand.Rand // of jitter
 	dirty  []*queue
 	free   []*entry
 	used   int64 // bytes of ready entries in memory, all queues
@@ -79,67 +104,13 @@ type queueEnv struct {
 type queueRef struct {
 	name   string
 	shard  int
-	place  uint64      // its cursor
+	place  uint64      // its first cursor
 	queue  *queue      // its shard's
 	reject atomic.Bool // overflow=reject with a limit: routing asks full first
 	full   atomic.Bool
 	spec   atomic.Pointer[QueueSpec] // as it is now, for who inspects
 
-	depth, unacked, size, readers atomic.Int64
-}
-
-// An entry is one message in a queue's memory.
-type entry struct {
-	order    uint64
-	offset   Offset
-	seq      uint64
-	message  *Message
-	size     int64
-	deadline time.Time
-	sub      *consumer // in flight with
-	attempts uint16    // deliveries so far
-	stored   bool      // the store has it or gets it
-	safe     bool      // may be delivered
-	skip     bool      // goes to the disk alone
-	settling bool      // settled by a Submit under way
-}
-
-// settledEntry is what waits to leave in an Ack: one entry, or a purged run
-// that was on disk alone.
-type settledEntry struct {
-	order    uint64
-	from, to Offset
-	n, bytes int64
-}
-
-// A consumer is a reader's place at a queue.
-type consumer struct {
-	id        uint32
-	out       *Outbox
-	queue     *queue
-	credit    int64
-	bytes     int64 // credit in bytes, if limited; one delivery may overdraw it
-	limited   bool
-	auto      bool
-	lease     time.Duration
-	pulling   bool
-	until     time.Time
-	pulled    uint64
-	delivered uint64
-	gone      bool
-	over      atomic.Bool // refused or ended by the broker: its number is free again
-}
-
-func (c *consumer) ready() bool {
-	return c.credit > 0 && (!c.limited || c.bytes > 0)
-}
-
-func (c *consumer) grant(by Credit) {
-	c.credit += by.Messages
-	if by.Bytes > 0 {
-		c.limited = true
-		c.bytes += by.Bytes
-	}
+	depth, unacked, delayed, size, readers atomic.Int64
 }
 
 func (q *queue) touch() {
@@ -163,6 +134,25 @@ func (env *queueEnv) release(e *entry) {
 	if len(env.free) < 4096 {
 		env.free = append(env.free, e)
 	}
+}
+
+// addLevel gives the queue one more level, with a cursor of its own.
+func (q *queue) addLevel(priority uint8, place uint64) *level {
+	lv := &level{priority: priority, place: place}
+	at := 0
+	for at < len(q.levels) && q.levels[at].priority > priority {
+		at++
+	}
+	q.levels = slices.Insert(q.levels, at, lv)
+	return lv
+}
+
+// priorityOf is the level that a message belongs to.
+func (q *queue) priorityOf(m *Message) uint8 {
+	if q.spec.Priorities <= 1 {
+		return 0
+	}
+	return min(m.Priority, uint8(q.spec.Priorities-1))
 }
 
 // stores says whether the queue puts such a message into the store.
@@ -190,23 +180,34 @@ func (q *queue) over(size int64) bool {
 		(q.spec.MaxBytes > 0 && q.count > 0 && q.bytes+size > q.spec.MaxBytes)
 }
 
-// dropOldest makes room for one. It says false when nothing can go: all are in
-// flight, not committed or not in memory.
+// diverts says whether one more goes to the dead letters instead.
+func (q *queue) diverts(size int64) bool { return q.spec.Overflow == DeadLetter && q.over(size) }
+
+// dropOldest makes room for one, in the lowest level first. It says false when
+// nothing can go: all are in flight, not committed or not in memory, or the
+// dead letters have to take some first.
 func (q *queue) dropOldest() bool {
-	e := q.head()
-	if e == nil {
+	if q.buries(ReasonOverflow) && q.leavers() >= maxDying {
 		return false
 	}
-	q.takeHead()
-	q.end(e, ReasonOverflow, "")
-	return true
+	for _, lv := range slices.Backward(q.levels) {
+		if e := lv.next(); e != nil {
+			q.take(e)
+			q.end(e, ReasonOverflow, "")
+			return true
+		}
+	}
+	return false
 }
 
-// add appends a message. A stored one is deliverable after commit(e); e goes
-// into the batch.
-func (q *queue) add(m *Message, size int64) *entry {
+// leavers is how many are on their way to the dead letters.
+func (q *queue) leavers() int { return len(q.dying) + q.burying }
+
+// add appends a message to a level. A stored one is deliverable after
+// commit(e); e goes into the batch.
+func (q *queue) add(lv *level, m *Message, size int64) *entry {
 	e := q.env.entry()
-	e.message, e.size, e.stored = m, size, q.stores(m)
+	e.level, e.message, e.size, e.stored = lv, m, size, q.stores(m)
 	q.count++
 	q.bytes += size
 	q.touch()
@@ -215,16 +216,16 @@ func (q *queue) add(m *Message, size int64) *entry {
 		q.looseBytes += size
 		q.transient++
 		e.seq, e.safe = q.transient|transientBit, true
-		if q.paged {
-			q.tail = append(q.tail, e)
+		if lv.paged {
+			lv.tail = append(lv.tail, e)
 			return e
 		}
 		q.push(e)
 		return e
 	}
-	if q.paged || (q.env.used >= q.env.window && q.ready.bytes >= q.env.least) {
-		q.paged, e.skip = true, true
-		q.unsafe++
+	if lv.paged || (q.env.used >= q.env.window && lv.ready.bytes >= q.env.least) {
+		lv.paged, e.skip = true, true
+		lv.unsafe++
 		return e
 	}
 	q.push(e)
@@ -232,9 +233,10 @@ func (q *queue) add(m *Message, size int64) *entry {
 }
 
 func (q *queue) push(e *entry) {
-	q.order++
-	e.order = q.order
-	q.ready.push(e)
+	lv := e.level
+	lv.order++
+	e.order = lv.order
+	lv.ready.push(e)
 	q.env.used += e.size
 }
 
@@ -242,15 +244,16 @@ func (q *queue) push(e *entry) {
 func (q *queue) commit(e *entry, at Offset) {
 	q.touch()
 	if e.skip {
-		q.unsafe--
-		q.pagedCount++
-		q.pagedBytes += e.size
-		q.skipped = at
-		if q.fetchFrom == 0 {
-			q.fetchFrom = at
+		lv := e.level
+		lv.unsafe--
+		lv.pagedCount++
+		lv.pagedBytes += e.size
+		lv.skipped = at
+		if lv.fetchFrom == 0 {
+			lv.fetchFrom = at
 		}
 		q.env.release(e)
-		q.unpage()
+		q.unpage(lv)
 		return
 	}
 	e.offset, e.seq, e.safe = at, uint64(at), true
@@ -262,32 +265,35 @@ func (q *queue) abort(e *entry) {
 	q.bytes -= e.size
 	q.touch()
 	if e.skip {
-		q.unsafe--
-		q.unpage()
+		e.level.unsafe--
+		q.unpage(e.level)
 		q.env.release(e)
 		return
 	}
 	q.env.used -= e.size
-	q.ready.remove(e)
+	e.level.ready.remove(e)
 	q.env.release(e)
 }
 
 // unpage ends the paging when nothing is on the disk alone.
-func (q *queue) unpage() {
-	if !q.paged || q.pagedCount > 0 || q.unsafe > 0 || q.fetching {
+func (q *queue) unpage(lv *level) {
+	if !lv.paged || lv.pagedCount > 0 || lv.unsafe > 0 || lv.fetching {
 		return
 	}
-	q.paged, q.fetchFrom = false, 0
-	for _, e := range q.tail {
+	lv.paged, lv.fetchFrom = false, 0
+	for _, e := range lv.tail {
 		q.push(e)
 	}
-	q.tail = nil
+	lv.tail = nil
 }
 
-// wantsFetch says whether messages should be read from the store now.
-func (q *queue) wantsFetch() bool {
-	wanted := len(q.consumers) > 0 || q.tooMuch() // to deliver, or to drop
-	return q.paged && !q.fetching && q.pagedCount > 0 && wanted && q.ready.bytes <= q.env.least/2
+// wantsFetch says whether messages of a level should be read from the store
+// now: to be delivered, dropped, moved, or to see whether they have expired.
+func (q *queue) wantsFetch(lv *level) bool {
+	if !lv.paged || lv.fetching || lv.pagedCount == 0 || lv.ready.bytes > q.env.least/2 {
+		return false
+	}
+	return len(q.consumers) > 0 || q.mover != nil || q.tooMuch() || (q.spec.TTL > 0 && lv.front() == nil)
 }
 
 // tooMuch says whether a queue that drops its oldest has more than it may.
@@ -303,350 +309,161 @@ func (q *queue) trim() {
 }
 
 // fetched takes what the store had. none says that there was nothing.
-func (q *queue) fetched(out []Stored, next Offset) {
+func (q *queue) fetched(lv *level, out []Stored, next Offset) {
 	q.touch()
-	q.fetchFrom = next
+	lv.fetchFrom = next
 	for i := range out {
 		e := q.env.entry()
 		st := &out[i]
 		*e = entry{
-			offset: st.Offset, seq: uint64(st.Offset), message: st.Message, size: st.Message.Size(),
-			attempts: st.Attempts, stored: true, safe: true,
+			level: lv, offset: st.Offset, seq: uint64(st.Offset), message: st.Message, size: st.Message.Size(),
+			attempts: st.Attempts, stored: true, safe: true, spent: q.spent(st.Attempts),
 		}
-		if st.Offset <= q.watermark {
+		if st.Offset <= lv.watermark {
 			e.attempts = max(e.attempts, 1) // a crash may have hidden a delivery
 		}
 		q.push(e)
-		q.pagedCount--
-		q.pagedBytes -= e.size
+		lv.pagedCount--
+		lv.pagedBytes -= e.size
 	}
 	if len(out) == 0 { // what was counted is not there: the count was wrong, and is mended
-		q.count -= q.pagedCount
-		q.bytes -= q.pagedBytes
-		q.pagedCount, q.pagedBytes = 0, 0
+		q.count -= lv.pagedCount
+		q.bytes -= lv.pagedBytes
+		lv.pagedCount, lv.pagedBytes = 0, 0
 	}
-	q.unpage()
+	q.unpage(lv)
 }
 
-// head is the entry to be delivered next, or nil. Expired ones end here.
+// spent says whether so many deliveries are all that a message gets.
+func (q *queue) spent(attempts uint16) bool {
+	return q.spec.MaxAttempts > 0 && int(attempts) >= q.spec.MaxAttempts
+}
+
+// first is the entry whose turn it is, dead or alive, or nil: of the highest
+// level, or one of a lower level that has waited for max_wait.
+func (q *queue) first() (first *entry) {
+	if len(q.levels) == 1 {
+		return q.base.next()
+	}
+	var late *entry
+	for _, lv := range q.levels {
+		e := lv.next()
+		switch {
+		case e == nil:
+		case first == nil:
+			first = e
+		case q.spec.MaxWait > 0 && !q.env.now.Before(e.message.entered().Add(q.spec.MaxWait)) &&
+			e.message.entered().Before(first.message.entered()) && (late == nil || e.message.entered().Before(late.message.entered())):
+			late = e
+		}
+	}
+	if late != nil {
+		return late
+	}
+	return first
+}
+
+// head is the entry to be delivered next, or nil. Those that are over end
+// here.
 func (q *queue) head() *entry {
 	for {
-		e := q.ready.front()
-		if len(q.returned) > 0 {
-			e = q.returned[0]
-		}
-		if e == nil || !e.safe {
+		e := q.first()
+		if e == nil {
 			return nil
 		}
-		if !e.message.Expired(q.env.now) {
+		why := q.isOver(e)
+		if why == ReasonNone {
 			return e
 		}
-		q.takeHead()
-		q.end(e, ReasonExpired, "")
+		if q.buries(why) && q.leavers() >= maxDying {
+			return nil
+		}
+		q.take(e)
+		q.end(e, why, "")
 	}
 }
 
-func (q *queue) takeHead() {
+// isOver says why an entry is not to be delivered any more, or ReasonNone.
+func (q *queue) isOver(e *entry) Reason {
+	switch {
+	case e.message.Expired(q.env.now):
+		return ReasonExpired
+	case q.spec.TTL > 0 && !q.env.now.Before(e.message.entered().Add(q.spec.TTL)):
+		return ReasonExpired
+	case e.spent:
+		return ReasonAttempts
+	}
+	return ReasonNone
+}
+
+// take takes the front of its level out.
+func (q *queue) take(e *entry) {
 	q.count--
-	var e *entry
-	if len(q.returned) > 0 {
-		e = q.returned[0]
-		q.returned = slices.Delete(q.returned, 0, 1)
+	q.bytes -= e.size
+	if lv := e.level; len(lv.returned) > 0 {
+		lv.takeReturned()
 	} else {
-		e = q.ready.pop()
+		lv.ready.pop()
 		q.env.used -= e.size
 	}
-	q.bytes -= e.size
 }
 
-// deliver hands out what can be handed out.
-func (q *queue) deliver() {
-	for {
-		e := q.head()
-		if e == nil || (e.stored && e.offset > q.mark) {
-			break
-		}
-		c := q.next()
-		if c == nil {
-			break
-		}
-		q.takeHead()
-		q.send(e, c)
-	}
-	q.drain()
-}
-
-func (q *queue) send(e *entry, c *consumer) {
-	q.touch()
-	e.sub = c
-	if e.attempts < 1<<15 {
-		e.attempts++
-	}
-	c.credit--
-	c.bytes -= e.size
-	c.delivered++
-	c.pulled++
-	if c.lease > 0 {
-		e.deadline = q.env.now.Add(c.lease)
-	}
-	if q.inFlight == nil {
-		q.inFlight = make(map[uint64]*entry)
-	}
-	q.inFlight[e.seq] = e
-	if e.stored {
-		q.delivered = max(q.delivered, e.offset)
-	}
-	c.out.put(Event{
-		Kind: Delivered, Sub: c.id, Message: e.message,
-		Tag: Tag{Place: q.ref.place, Seq: e.seq, Attempt: e.attempts},
-	})
-}
-
-// markAhead is how far the record of deliveries runs ahead of them: what a
-// crash brings again beyond what was delivered, and marked all the same.
-const markAhead = 4096
-
-// wantsMark says up to where the record of deliveries should go now, or 0.
-func (q *queue) wantsMark() Offset {
-	if len(q.consumers) == 0 {
-		return 0
-	}
-	if e := q.head(); e != nil && e.stored && e.offset > q.markAsked && q.next() != nil {
-		return e.offset + markAhead
-	}
-	if q.delivered > 0 && q.delivered+markAhead/2 > q.markAsked {
-		return q.delivered + markAhead
-	}
-	return 0
-}
-
-// next is the next consumer that can take one, round robin, or nil.
-func (q *queue) next() *consumer {
-	for range q.consumers {
-		q.turn++
-		if q.turn >= len(q.consumers) {
-			q.turn = 0
-		}
-		if c := q.consumers[q.turn]; c.ready() {
-			return c
-		}
-	}
-	return nil
-}
-
-// drain ends the pulls that are over.
-func (q *queue) drain() {
-	for _, c := range q.consumers {
-		if !c.pulling {
-			continue
-		}
-		empty := q.head() == nil && q.pagedCount == 0 && !q.fetching
-		switch {
-		case !c.ready():
-			c.endPull(nil)
-		case c.until.IsZero() && empty:
-			c.endPull(nil)
-		case !c.until.IsZero() && !q.env.now.Before(c.until):
-			c.endPull(&Error{Code: CodeTooSlow, Text: "the wait is over"})
-		}
-	}
-}
-
-func (c *consumer) endPull(err error) {
-	c.pulling = false
-	c.credit, c.bytes = 0, 0
-	c.out.put(Event{Kind: Drained, Sub: c.id, N: c.pulled, Err: err})
-	c.pulled = 0
-}
-
-func (q *queue) attach(c *consumer) {
-	q.consumers = append(q.consumers, c)
-	q.touch()
-}
-
-// detach ends a consumer. What it holds stays settleable until leave.
-func (q *queue) detach(c *consumer, err error) {
-	i := slices.Index(q.consumers, c)
-	if i < 0 {
-		return
-	}
-	q.consumers = slices.Delete(q.consumers, i, i+1)
-	c.gone = true
-	c.over.Store(true)
-	q.touch()
-	if c.pulling && err == nil { // with an error, Cancelled is the end of the pull too
-		c.endPull(nil)
-	}
-	c.out.put(Event{Kind: Cancelled, Sub: c.id, N: c.delivered, Err: err})
-}
-
-// leave takes everything of a session away: its consumers end, and what it
-// has not settled goes back to its place.
-func (q *queue) leave(out *Outbox) {
-	q.consumers = slices.DeleteFunc(q.consumers, func(c *consumer) bool {
-		if c.out == out {
-			c.gone = true
-		}
-		return c.out == out
-	})
-	var back []*entry
-	for _, e := range q.inFlight {
-		if e.sub.out == out && !e.settling {
-			back = append(back, e)
-		}
-	}
-	q.giveBack(back)
-	q.touch()
-}
-
-// giveBack returns entries to their places.
-func (q *queue) giveBack(back []*entry) {
-	if len(back) == 0 {
-		return
-	}
-	for _, e := range back {
-		delete(q.inFlight, e.seq)
-		q.credit(e)
-		e.sub, e.deadline = nil, time.Time{}
-		q.count++
-		q.bytes += e.size
-		if e.stored {
-			q.marks = append(q.marks, Mark{Cursor: CursorID(q.ref.place), At: e.offset, Attempts: e.attempts})
-		}
-	}
-	q.returned = append(q.returned, back...)
-	slices.SortFunc(q.returned, func(a, b *entry) int { return cmp.Compare(a.order, b.order) })
-	q.touch()
-}
-
-// credit gives an entry's credit back to its consumer.
-func (q *queue) credit(e *entry) {
-	if c := e.sub; c.auto && !c.gone {
-		c.credit++
-		c.bytes += e.size
-	}
-}
-
-// held finds the delivery a tag of that session names, or nil.
-func (q *queue) held(t Tag, out *Outbox) *entry {
-	e := q.inFlight[t.Seq]
-	if e == nil || e.settling || e.sub.out != out || e.attempts != t.Attempt {
-		return nil
-	}
-	return e
-}
-
-func (q *queue) ack(t Tag, out *Outbox) bool {
-	e := q.held(t, out)
-	if e == nil {
+// buries says whether what ends for that reason goes to the dead letters.
+func (q *queue) buries(why Reason) bool {
+	if q.spec.DeadLetter == "" {
 		return false
 	}
-	q.finish(e, ReasonAcked, "")
-	return true
+	switch why { //nolint:exhaustive // the others are their purpose, or an operator's will
+	case ReasonExpired, ReasonOverflow, ReasonRejected, ReasonAttempts:
+		return true
+	}
+	return false
 }
 
-// finish ends a delivery that is in flight.
-func (q *queue) finish(e *entry, why Reason, text string) {
-	delete(q.inFlight, e.seq)
-	q.credit(e)
-	q.end(e, why, text)
-}
-
-// end settles an entry that is nowhere any more.
+// end ends an entry that is nowhere any more: it is settled, or goes to the
+// dead letters first.
 func (q *queue) end(e *entry, why Reason, text string) {
 	q.touch()
+	if q.buries(why) {
+		q.dying = append(q.dying, dying{entry: e, why: why, text: text})
+		return
+	}
 	q.env.fates.record(Fate{At: q.env.now, Reason: why, Address: e.message.Address, Place: q.ref.name, Text: text})
 	if e.stored {
-		q.settled = append(q.settled, settledEntry{e.order, e.offset, e.offset + 1, 1, e.size})
-	} else {
+		e.level.settle(e)
+	}
+	q.forget(e)
+}
+
+// forget lets go of an entry that is settled.
+func (q *queue) forget(e *entry) {
+	if !e.stored {
 		q.loose--
 		q.looseBytes -= e.size
 	}
 	q.env.release(e)
 }
 
-func (q *queue) nack(t Tag, out *Outbox, b Back) {
-	e := q.held(t, out)
-	if e == nil {
-		return
-	}
-	if b.Dead { // no dead letters yet: the reason is kept
-		q.finish(e, ReasonRejected, b.Text)
-		return
-	}
-	q.giveBack([]*entry{e})
+// rest keeps an entry that was given back until its time.
+func (q *queue) rest(e *entry, until time.Time) {
+	e.deadline = until
+	heap.Push(&q.resting, e)
+	q.restBytes += e.size
 }
 
-// expireLeases gives back what was held too long.
-func (q *queue) expireLeases() {
-	var back []*entry
-	for _, e := range q.inFlight {
-		if !e.deadline.IsZero() && !e.settling && !q.env.now.Before(e.deadline) {
-			back = append(back, e)
-		}
-	}
-	q.giveBack(back)
-}
-
-// purge empties the queue of all but what is in flight or not committed, and
-// says how many went.
-func (q *queue) purge(why Reason) (n uint64) {
-	for e := q.head(); e != nil; e = q.head() {
-		q.takeHead()
-		q.end(e, why, "")
-		n++
-	}
-	if q.pagedCount > 0 {
-		q.env.fates.record(Fate{At: q.env.now, Reason: why, Place: q.ref.name, Text: "and those on disk alone"})
-		q.order++
-		q.settled = append(q.settled, settledEntry{q.order, q.fetchFrom, q.skipped + 1, q.pagedCount, q.pagedBytes})
-		n += uint64(q.pagedCount)
-		q.count -= q.pagedCount
-		q.bytes -= q.pagedBytes
-		q.pagedCount, q.pagedBytes = 0, 0
-		q.fetchFrom = q.skipped + 1
-	}
-	for _, e := range q.tail {
-		q.count--
-		q.bytes -= e.size
-		q.end(e, why, "")
-		n++
-	}
-	q.tail = nil
-	q.fetchLife++
-	q.fetching = false
-	q.unpage()
-	q.touch()
-	return n
-}
-
-// takeAcks moves what was settled into acks, neighbours merged. An entry's
-// order rises by one with its place in the queue, so two settled ones with
-// neighbouring orders have nothing of this queue between them.
-func (q *queue) takeAcks(acks []Ack) []Ack {
-	if len(q.settled) == 0 {
-		return acks
-	}
-	slices.SortFunc(q.settled, func(a, b settledEntry) int { return cmp.Compare(a.order, b.order) })
-	first := len(acks)
-	last := uint64(0)
-	for _, e := range q.settled {
-		if len(acks) > first && e.order == last+1 {
-			a := &acks[len(acks)-1]
-			a.To, a.N, a.Bytes = e.to, a.N+e.n, a.Bytes+e.bytes
-		} else {
-			acks = append(acks, Ack{Cursor: CursorID(q.ref.place), From: e.from, To: e.to, N: e.n, Bytes: e.bytes})
-		}
-		last = e.order
-	}
-	q.settled = q.settled[:0]
-	return acks
+// rouse takes the next one out that rests.
+func (q *queue) rouse() *entry {
+	e := heap.Pop(&q.resting).(*entry)
+	e.deadline = time.Time{}
+	q.restBytes -= e.size
+	return e
 }
 
 // publishStats lets others see the figures.
 func (q *queue) publishStats() {
-	q.ref.depth.Store(q.count)
+	q.ref.depth.Store(q.count + int64(q.leavers()))
 	q.ref.unacked.Store(int64(len(q.inFlight)))
+	q.ref.delayed.Store(int64(len(q.resting)))
 	q.ref.size.Store(q.bytes)
 	q.ref.readers.Store(int64(len(q.consumers)))
 	if q.ref.reject.Load() {
@@ -654,60 +471,25 @@ func (q *queue) publishStats() {
 	}
 }
 
-// A deque is a ring of entries.
-type deque struct {
-	ring  []*entry
-	head  int
-	n     int
-	bytes int64
-}
+// A restHeap holds what waits for its time, the next one first; it is used
+// through container/heap.
+type restHeap []*entry
 
-func (d *deque) front() *entry {
-	if d.n == 0 {
-		return nil
+func (h restHeap) Len() int      { return len(h) }
+func (h restHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h restHeap) Less(i, j int) bool {
+	if h[i].deadline.Equal(h[j].deadline) {
+		return h[i].order < h[j].order
 	}
-	return d.ring[d.head]
+	return h[i].deadline.Before(h[j].deadline)
 }
-
-func (d *deque) push(e *entry) {
-	if d.n == len(d.ring) {
-		grown := make([]*entry, max(8, 2*d.n))
-		for i := range d.n {
-			grown[i] = d.ring[(d.head+i)%len(d.ring)]
-		}
-		d.ring, d.head = grown, 0
-	}
-	d.ring[(d.head+d.n)%len(d.ring)] = e
-	d.n++
-	d.bytes += e.size
-}
-
-func (d *deque) pop() *entry {
-	e := d.ring[d.head]
-	d.ring[d.head] = nil
-	d.head = (d.head + 1) % len(d.ring)
-	d.n--
-	d.bytes -= e.size
-	if d.n == 0 && len(d.ring) > 1024 {
-		d.ring, d.head = nil, 0 // a backlog is over: give the memory back
-	}
-	return e
-}
-
-// remove takes out an entry, seldom: a batch was refused.
-func (d *deque) remove(e *entry) {
-	for i := d.n - 1; i >= 0; i-- {
-		if d.ring[(d.head+i)%len(d.ring)] != e {
-			continue
-		}
-		for ; i < d.n-1; i++ {
-			d.ring[(d.head+i)%len(d.ring)] = d.ring[(d.head+i+1)%len(d.ring)]
-		}
-		d.n--
-		d.ring[(d.head+d.n)%len(d.ring)] = nil
-		d.bytes -= e.size
-		return
-	}
+func (h *restHeap) Push(x any) { *h = append(*h, x.(*entry)) }
+func (h *restHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return last
 }
 
 func quote(s string) string { return "\"" + s + "\"" }

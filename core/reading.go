@@ -7,11 +7,14 @@ import (
 )
 
 type fetched struct {
-	queue *queue
-	life  int
-	fetch *Fetch
-	err   error
-	shard *shard
+	queue  *queue
+	level  *level
+	peek   *peek // who asked, if it is not the queue
+	bucket *bucket
+	life   int
+	fetch  *Fetch
+	err    error
+	shard  *shard
 }
 
 // Fetched is the store's answer.
@@ -25,12 +28,12 @@ const (
 	fetchBytes   = 1 << 20
 )
 
-func (s *shard) fetch(q *queue) {
-	f := &fetched{queue: q, life: q.fetchLife, shard: s}
-	f.fetch = &Fetch{Log: s.log, Cursor: CursorID(q.ref.place), From: q.fetchFrom, Records: fetchRecords, Bytes: fetchBytes, Done: f}
-	q.fetching = true
+func (s *shard) fetch(q *queue, lv *level) {
+	f := &fetched{queue: q, level: lv, life: lv.fetchLife, shard: s}
+	f.fetch = &Fetch{Log: s.log, Cursor: CursorID(lv.place), From: lv.fetchFrom, Records: fetchRecords, Bytes: fetchBytes, Done: f}
+	lv.fetching = true
 	if err := s.store.Fetch(f.fetch); err != nil {
-		q.fetching = false
+		lv.fetching = false
 		if !errors.Is(err, ErrOverload) { // else the next tick tries again
 			q.halt(err)
 		}
@@ -38,16 +41,20 @@ func (s *shard) fetch(q *queue) {
 }
 
 func (s *shard) stepFetched(f *fetched) {
-	q := f.queue
-	if q.removed || f.life != q.fetchLife {
+	q, lv := f.queue, f.level
+	if f.peek != nil {
+		s.peeked(f)
 		return
 	}
-	q.fetching = false
+	if q.removed || f.life != lv.fetchLife {
+		return
+	}
+	lv.fetching = false
 	if f.err != nil {
 		q.halt(f.err)
 		return
 	}
-	q.fetched(f.fetch.Out, f.fetch.Next)
+	q.fetched(lv, f.fetch.Out, f.fetch.Next)
 }
 
 // halt stops a queue whose messages cannot be read: its readers are told, and
@@ -79,10 +86,21 @@ func (s *shard) stepConsume(r *consumeRequest) {
 		ref = s.declareQueue(r.vhost, QueueSpec{Name: r.name, Owned: r.owned}, s.attached[r.con.out])
 		s.answer(r.con.out, Event{Kind: Confirmed, Token: r.token})
 	} else {
+		if err := s.joins(ref.queue, r.con); err != nil {
+			r.con.over.Store(true)
+			r.con.out.put(Event{Kind: Confirmed, Token: r.token, Err: err})
+			return
+		}
 		r.con.out.put(Event{Kind: Confirmed, Token: r.token})
 	}
 	q := ref.queue
-	r.con.queue = q
+	if r.con.peek {
+		q.scatterAll() // what waits for the consumer of its key is ready too
+		q.touch()
+		s.peek(&peek{con: r.con, queue: q})
+		return
+	}
+	r.con.place = ref.place
 	read := slices.DeleteFunc(s.reading[r.con.out], func(q *queue) bool { return q.removed })
 	if !slices.Contains(read, q) {
 		s.reading[r.con.out] = append(read, q)
@@ -98,8 +116,105 @@ func (s *shard) stepConsume(r *consumeRequest) {
 	q.attach(r.con)
 }
 
+// joins says why a consumer cannot join those of a queue, or nil.
+func (s *shard) joins(q *queue, con *consumer) error {
+	if con.peek {
+		return nil
+	}
+	if con.takeOver {
+		q.evictAll()
+	}
+	if err := q.claimed(con); err != nil {
+		return err
+	}
+	return nil
+}
+
+// A peek is a reader that takes nothing: it is shown what is ready, level by
+// level, in memory and on the disk.
+type peek struct {
+	con   *consumer
+	queue *queue
+	level int // which it is at
+}
+
+// peek goes on until the credit or the queue is at its end, or the disk has to
+// be asked.
+func (s *shard) peek(p *peek) {
+	q := p.queue
+	for ; p.level < len(q.levels) && p.con.ready(); p.level++ {
+		lv := q.levels[p.level]
+		for _, e := range lv.returned {
+			p.show(e)
+		}
+		for i := range lv.ready.n {
+			p.show(lv.ready.at(i))
+		}
+		if lv.pagedCount > 0 && p.con.ready() && s.peekDisk(p, lv) {
+			return
+		}
+		for _, e := range lv.tail {
+			p.show(e)
+		}
+	}
+	p.con.over.Store(true)
+	p.con.out.put(Event{Kind: Drained, Sub: p.con.id, N: p.con.delivered})
+}
+
+// peekDisk asks for what is on the disk alone, and says whether an answer will
+// come.
+func (s *shard) peekDisk(p *peek, lv *level) bool {
+	f := &fetched{queue: p.queue, level: lv, peek: p, shard: s}
+	records := int(min(p.con.credit, fetchRecords))
+	f.fetch = &Fetch{Log: s.log, Cursor: CursorID(lv.place), From: lv.fetchFrom, Records: records, Bytes: fetchBytes, Done: f}
+	return s.store.Fetch(f.fetch) == nil
+}
+
+func (s *shard) peeked(f *fetched) {
+	p, lv := f.peek, f.level
+	if f.err == nil {
+		for i := range f.fetch.Out {
+			st := &f.fetch.Out[i]
+			p.show(&entry{message: st.Message, size: st.Message.Size(), seq: uint64(st.Offset), attempts: st.Attempts, safe: true})
+		}
+		if len(f.fetch.Out) > 0 && p.con.ready() { // there may be more
+			again := &fetched{queue: p.queue, level: lv, peek: p, shard: s}
+			again.fetch = &Fetch{
+				Log: s.log, Cursor: CursorID(lv.place), From: f.fetch.Next,
+				Records: int(min(p.con.credit, fetchRecords)), Bytes: fetchBytes, Done: again,
+			}
+			if s.store.Fetch(again.fetch) == nil {
+				return
+			}
+		}
+	}
+	for _, e := range lv.tail {
+		p.show(e)
+	}
+	p.level++
+	s.peek(p)
+}
+
+// show delivers one if there is credit. Its tag settles nothing.
+func (p *peek) show(e *entry) {
+	if !p.con.ready() || !e.safe || p.queue.isOver(e) != ReasonNone {
+		return
+	}
+	p.con.credit--
+	p.con.bytes -= e.size
+	p.con.delivered++
+	p.con.out.put(Event{
+		Kind: Delivered, Sub: p.con.id, Message: e.message,
+		Tag: Tag{Place: p.queue.ref.place, Seq: e.seq, Attempt: e.attempts},
+	})
+}
+
 func (s *shard) stepCancel(con *consumer) {
-	if q := con.queue; q != nil && !q.removed {
+	if con.peek {
+		con.out.put(Event{Kind: Cancelled, Sub: con.id, N: con.delivered})
+		return
+	}
+	if q := s.places[con.place]; q != nil {
 		q.detach(con, nil)
 		s.afterLeaving(q)
 	}
@@ -111,9 +226,20 @@ func (s *shard) afterLeaving(q *queue) {
 	if len(q.consumers) > 0 {
 		return
 	}
-	s.closeMark(q)
+	s.closeMarks(q)
 	if q.spec.AutoDelete {
 		s.removeQueue(s.vhost(q.vhost), q.ref, ReasonRemoved)
+	}
+}
+
+// tickIdle removes a queue that nobody has used for too long.
+func (s *shard) tickIdle(q *queue) {
+	switch {
+	case q.spec.IdleExpiry == 0:
+	case len(q.consumers) > 0:
+		q.used = s.env.now
+	case !s.env.now.Before(q.used.Add(q.spec.IdleExpiry)):
+		s.removeQueue(s.vhost(q.vhost), q.ref, ReasonIdle)
 	}
 }
 
@@ -124,14 +250,14 @@ type grantRequest struct {
 }
 
 func (s *shard) stepGrant(r *grantRequest) {
-	if q := r.con.queue; q != nil && !r.con.gone {
+	if q := s.places[r.con.place]; q != nil && !r.con.gone {
 		r.con.grant(r.credit)
 		q.touch()
 	}
 }
 
 func (s *shard) stepPull(r *grantRequest) {
-	q := r.con.queue
+	q := s.places[r.con.place]
 	if q == nil || r.con.gone {
 		r.con.out.put(Event{Kind: Drained, Sub: r.con.id})
 		return
@@ -139,18 +265,4 @@ func (s *shard) stepPull(r *grantRequest) {
 	r.con.grant(r.credit)
 	r.con.pulling, r.con.until = true, r.until
 	q.touch()
-}
-
-// tick gives back what was held too long and ends waits that are over.
-func (q *queue) tick() {
-	pulls := false
-	for _, c := range q.consumers {
-		pulls = pulls || c.pulling
-	}
-	if len(q.inFlight) > 0 {
-		q.expireLeases()
-	}
-	if pulls || q.wantsFetch() || q.ref.full.Load() { // full of what may have expired
-		q.touch()
-	}
 }

@@ -24,6 +24,7 @@ type Session struct {
 	out      *Outbox
 	limits   Limits
 	lane     Lane
+	numbered bool // its tokens are a producer's numbers
 
 	// The reader's: what topics came to, as of gen.
 	gen    uint64
@@ -74,7 +75,8 @@ func (b *Broker) Open(id Identity, spec SessionSpec, token uint64, w Waker) *Ses
 	s.home.put(command{kind: cmdOpen, x: &openRequest{
 		out: s.out, vhost: v, from: &sender{identity: &s.identity, id: s.id}, spec: spec, token: token,
 	}})
-	if spec.Key == "" {
+	s.numbered = spec.Producer != ""
+	if spec.Key == "" && spec.Producer == "" {
 		s.out.put(Event{Kind: Confirmed, Token: token, Resumed: &Resumed{}})
 	}
 	return s
@@ -84,12 +86,14 @@ func (b *Broker) openable(spec *SessionSpec) error {
 	switch {
 	case b.closed.Load():
 		return &Error{Code: CodeUnavailable, Text: "shutting down"}
-	case spec.Producer != "":
-		return NotYet("pid")
 	case spec.Will != nil && spec.Will.Message.Size() > int64(b.caps.MaxRecord):
 		return ErrTooLarge
-	case spec.Key != "":
-		if err := CheckName(spec.Key); err != nil {
+	}
+	for _, name := range []string{spec.Key, spec.Producer} {
+		if name == "" {
+			continue
+		}
+		if err := CheckName(name); err != nil {
 			return err
 		}
 	}
@@ -119,7 +123,10 @@ func (s *Session) Publish(m *Message, token uint64) error {
 	if err != nil {
 		return s.refuse(m, token, AsError(err))
 	}
-	if e := refusal(way, m); e != nil {
+	if !m.NotBefore.IsZero() || m.Dedup != "" || s.number(token) > 0 {
+		return s.viaShard(way, m, token, answered)
+	}
+	if e := wayRefusal(way, m); e != nil {
 		return s.refuse(m, token, e)
 	}
 	if len(way.shards) == 0 && !m.Retain { // live readers alone
@@ -145,6 +152,33 @@ func (s *Session) Publish(m *Message, token uint64) error {
 	return nil
 }
 
+// viaShard publishes what is not due yet, or may have come before.
+func (s *Session) viaShard(way *routes, m *Message, token uint64, answered bool) (err error) {
+	if e := s.broker.undelayable(way, m); e != nil {
+		return s.refuse(m, token, e)
+	}
+	if !s.passes(m) {
+		return ErrWait
+	}
+	p := &Publication{message: m, out: s.out, key: s.id, number: s.number(token)}
+	if answered {
+		if p.place, err = s.out.reserve(token, m); err != nil {
+			return err
+		}
+		p.answered = true
+	}
+	s.broker.toShard(p)
+	return nil
+}
+
+// number is a token as a producer's number.
+func (s *Session) number(token uint64) uint64 {
+	if !s.numbered || token >= firstUnnumbered {
+		return 0
+	}
+	return token
+}
+
 // passes asks whether shard and store keep up.
 func (s *Session) passes(m *Message) bool {
 	return (m.QoS == 0 || s.broker.gate.passes(s.out)) && s.home.passes(s.out)
@@ -155,7 +189,7 @@ func (s *Session) enter(pipe *pipeline, m *Message, token uint64, answered bool)
 	if !s.passes(m) {
 		return ErrWait
 	}
-	p := &Publication{message: m, out: s.out, key: s.id, lane: &s.lane}
+	p := &Publication{message: m, out: s.out, key: s.id, lane: &s.lane, number: s.number(token)}
 	if pipe.admit != nil && !pipe.admit(p) {
 		return ErrWait
 	}
@@ -178,6 +212,9 @@ func (s *Session) prepare(m *Message) *Error {
 	if m.Arrived.IsZero() {
 		m.Arrived = s.broker.now()
 	}
+	if !m.NotBefore.IsZero() {
+		m.NotBefore = delayed(m)
+	}
 	switch {
 	case m.Address.VHost != s.vhost.name:
 		return &Error{Code: CodeDenied, Reason: ReasonDenied, Text: "another virtual host"}
@@ -185,10 +222,10 @@ func (s *Session) prepare(m *Message) *Error {
 		return Errorf(CodeTooLarge, "the message is larger than the store takes (%d bytes)", s.broker.caps.MaxRecord)
 	case m.Retain && m.Address.Exchange == TopicExchange && m.stored() > s.broker.maxValue():
 		return &Error{Code: CodeQuota, Reason: ReasonTooLarge, Text: "a retained value may have " + strconv.FormatInt(s.broker.maxValue(), 10) + " bytes"}
-	case !m.NotBefore.IsZero():
-		return NotYet("delay")
-	case m.Dedup != "":
-		return NotYet("dedup")
+	case !m.NotBefore.IsZero() && m.NotBefore.Sub(m.Arrived) > maxDelay:
+		return Errorf(CodeBadValue, "a delay is 366 days at most")
+	case len(m.Dedup) > MaxNameBytes:
+		return Errorf(CodeBadValue, "a dedup id has %d bytes at most", MaxNameBytes)
 	case m.Expect != 0:
 		return NotYet("expect")
 	case m.Address.Exchange == DefaultExchange && m.Address.Topic == "":
@@ -200,6 +237,15 @@ func (s *Session) prepare(m *Message) *Error {
 		return &Error{Code: CodeTooSlow, Reason: ReasonExpired, Text: "the message expired before it was published"}
 	}
 	return s.allowed(Access{Do: ActPublish, Where: m.Address, QoS: m.QoS, Retain: m.Retain})
+}
+
+// delayed is when m is due, in whole milliseconds and never early; zero if it
+// is due already.
+func delayed(m *Message) time.Time {
+	if !m.NotBefore.After(m.Arrived) {
+		return time.Time{}
+	}
+	return m.NotBefore.Add(time.Millisecond - 1).Truncate(time.Millisecond)
 }
 
 func (s *Session) allowed(a Access) *Error {
@@ -225,6 +271,7 @@ func (s *Session) refuse(m *Message, token uint64, e *Error) error {
 			return err
 		}
 	}
+	s.hole(token)
 	s.broker.live.record(Fate{
 		At: m.Arrived, Reason: e.Reason, Address: m.Address, Place: s.identity.Client, Text: e.Text, By: e.By,
 	})
@@ -321,7 +368,7 @@ func (s *Session) remember(a *Address, r *routes) {
 // a publish among them it never waits; of Notes alone it takes no place in
 // the order and is answered when it is done.
 func (s *Session) Submit(ops []Op, token uint64) error {
-	sub := &submission{out: s.out, group: &together{out: s.out, token: token}}
+	sub := &submission{out: s.out, group: &together{out: s.out, token: token}, number: s.number(token)}
 	var ways []*routes
 	var refused *Error
 	for i := range ops {
@@ -331,7 +378,9 @@ func (s *Session) Submit(ops []Op, token uint64) error {
 		}
 		if way != nil {
 			ways = append(ways, way)
-			sub.group.targets += uint64(way.targets())
+			if sub.group.targets += uint64(way.targets()); way == delayedWay {
+				sub.group.targets++
+			}
 		}
 	}
 	publishes := ways != nil || refused != nil
@@ -359,6 +408,7 @@ func (s *Session) Submit(ops []Op, token uint64) error {
 	if refused != nil {
 		sub.group.owed.Store(1)
 		sub.group.settle(refused)
+		s.hole(token)
 		return nil
 	}
 	s.submit(sub, ops, ways)
@@ -386,6 +436,10 @@ func (s *Session) fits(ops []Op) *Error {
 	return nil
 }
 
+// delayedWay is the route of what a shard has to look at first: it is not due
+// yet, or may have come before.
+var delayedWay = &routes{gen: 1}
+
 // gather sorts an op into the submission. Of a publish it gives the route.
 func (s *Session) gather(sub *submission, op *Op) (*routes, *Error) {
 	switch {
@@ -398,7 +452,13 @@ func (s *Session) gather(sub *submission, op *Op) (*routes, *Error) {
 		if err != nil {
 			return nil, AsError(err)
 		}
-		if e := refusal(way, m); e != nil {
+		if !m.NotBefore.IsZero() || m.Dedup != "" || sub.number > 0 {
+			if e := s.broker.undelayable(way, m); e != nil {
+				return nil, e
+			}
+			return delayedWay, nil
+		}
+		if e := wayRefusal(way, m); e != nil {
 			return nil, e
 		}
 		return way, nil
@@ -432,11 +492,14 @@ func (s *Session) submit(sub *submission, ops []Op, ways []*routes) {
 		p := &Publication{message: m, out: s.out, key: s.id, group: sub.group}
 		parts := int32(0)
 		for _, r := range way.shards {
-			sub.pubs = append(sub.pubs, submitted{p, s.id, r})
+			sub.pubs = append(sub.pubs, submitted{pub: p, key: s.id, route: r})
 			parts++
 		}
-		if m.Retain && m.Address.Exchange == TopicExchange {
-			sub.pubs = append(sub.pubs, submitted{p, s.id, nil})
+		if way == delayedWay {
+			sub.pubs = append(sub.pubs, submitted{pub: p, key: s.id, later: m.Dedup == "" && sub.number == 0, once: m.Dedup != "" || sub.number > 0})
+			parts++
+		} else if m.Retain && m.Address.Exchange == TopicExchange {
+			sub.pubs = append(sub.pubs, submitted{pub: p, key: s.id})
 			parts++
 		}
 		if parts > 0 {
@@ -448,7 +511,9 @@ func (s *Session) submit(sub *submission, ops []Op, ways []*routes) {
 	i = 0
 	for k := range ops {
 		if m := ops[k].Publish; m != nil {
-			s.broker.deliverLive(ways[i], m, s.out)
+			if ways[i] != delayedWay {
+				s.broker.deliverLive(ways[i], m, s.out)
+			}
 			i++
 		}
 	}
@@ -460,7 +525,20 @@ func (s *Session) submit(sub *submission, ops []Op, ways []*routes) {
 }
 
 // Answer takes the place of an answer the adapter gives itself.
-func (s *Session) Answer(token uint64, err error) { s.out.told(token, err) }
+func (s *Session) Answer(token uint64, err error) {
+	s.out.told(token, err)
+	if err != nil {
+		s.hole(token)
+	}
+}
+
+// hole tells the shard of a producer's number that was refused: the answer may
+// not arrive, and the same again is new.
+func (s *Session) hole(token uint64) {
+	if n := s.number(token); n > 0 {
+		s.home.put(command{kind: cmdRefused, out: s.out, tag: Tag{Seq: n}})
+	}
+}
 
 // May asks early what a verb would ask the guard.
 func (s *Session) May(a Access) error {
@@ -476,16 +554,20 @@ func (s *Session) May(a Access) error {
 // Apply declares, alters, removes or purges, all in one batch; one Confirmed
 // when it is durable, whose Err is the first refusal: then nothing was done.
 func (s *Session) Apply(c []Change, token uint64) {
+	r := &applyRequest{vhost: s.vhost, out: s.out, changes: c, token: token}
 	for i := range c {
 		if b := c[i].Binding; b != nil {
 			b.Source.VHost = s.vhost.name
+		}
+		if c[i].Do == Move {
+			r.may = func(a Address) bool { return s.may(ActPublish, a) == nil }
 		}
 		if err := s.mayChange(&c[i]); err != nil {
 			s.out.put(Event{Kind: Confirmed, Token: token, Err: err})
 			return
 		}
 	}
-	s.home.put(command{kind: cmdApply, x: &applyRequest{vhost: s.vhost, out: s.out, changes: c, token: token}})
+	s.home.put(command{kind: cmdApply, x: r})
 }
 
 func (s *Session) mayChange(c *Change) *Error {
@@ -497,7 +579,7 @@ func (s *Session) mayChange(c *Change) *Error {
 	switch {
 	case c.Queue != nil:
 		where.Exchange, where.Topic = DefaultExchange, c.Queue.Name
-		if c.Queue.Owned {
+		if c.Queue.Owned || c.Own {
 			return s.may(ActListen, where)
 		}
 		if ReservedName(c.Queue.Name) {
@@ -505,7 +587,7 @@ func (s *Session) mayChange(c *Change) *Error {
 		}
 	case c.Binding != nil:
 		where = c.Binding.Source
-		if c.Binding.Owned {
+		if c.Binding.Owned || c.Own {
 			return s.may(ActListen, where)
 		}
 		if c.Do == Remove {
@@ -520,6 +602,13 @@ func (s *Session) mayChange(c *Change) *Error {
 		where.Exchange = c.Exchange.Name
 	case c.VHost != nil:
 		do, where = ActManage, Address{VHost: c.VHost.Name}
+	}
+	if c.Do == Move && c.To != "" {
+		if to, err := ParseAddress(s.vhost.name, c.To); err == nil {
+			if err := s.may(ActPublish, to); err != nil {
+				return err
+			}
+		}
 	}
 	return s.may(do, where)
 }
@@ -585,6 +674,9 @@ func (s *Session) listen(sub *Sub) *Error {
 	if err := sub.unsupported(); err != nil {
 		return err
 	}
+	if sub.Peek || sub.Exclusive || sub.TakeOver || sub.Priority != 0 {
+		return Errorf(CodeBadValue, "a live subscription has no peek, exclusive, takeover or priority: consume a queue")
+	}
 	if err := s.may(ActListen, sub.Where); err != nil {
 		return err
 	}
@@ -612,12 +704,6 @@ func (sub *Sub) unsupported() *Error {
 		return NotYet("group")
 	case sub.Selector != "":
 		return NotYet("selector")
-	case sub.Peek:
-		return NotYet("peek")
-	case sub.Exclusive, sub.TakeOver:
-		return NotYet("exclusive consumers")
-	case sub.Priority != 0:
-		return NotYet("consumer priority")
 	}
 	return nil
 }
@@ -639,12 +725,15 @@ func (s *Session) consume(sub *Sub, token uint64) *Error {
 	if err := s.may(ActConsume, sub.Where); err != nil {
 		return err
 	}
-	con := &consumer{id: sub.ID, out: s.out, auto: sub.Credit.Auto, lease: sub.Lease}
+	con := &consumer{
+		id: sub.ID, out: s.out, auto: sub.Credit.Auto, lease: sub.Lease,
+		priority: sub.Priority, exclusive: sub.Exclusive, takeOver: sub.TakeOver, peek: sub.Peek,
+	}
 	con.grant(sub.Credit)
 	if err := s.add(sub.ID, &subscription{where: sub.Where, consumer: con}); err != nil {
 		return err
 	}
-	auto := sub.Owned || (!s.broker.options.NoAutoCreate && !ReservedName(sub.Where.Topic) &&
+	auto := !sub.Peek && sub.Owned || (!sub.Peek && !s.broker.options.NoAutoCreate && !ReservedName(sub.Where.Topic) &&
 		s.may(ActDeclare, sub.Where) == nil)
 	s.home.put(command{kind: cmdConsume, x: &consumeRequest{
 		con: con, vhost: s.vhost, name: sub.Where.Topic, token: token, owned: sub.Owned, auto: auto,

@@ -786,9 +786,9 @@ func TestNotYet(t *testing.T) {
 	c.Listen(core.Sub{ID: 1, Where: topicOf("a"), Group: "g"}, 2)
 	c.Consume(core.Sub{ID: 1, Where: queueOf("a"), Selector: "x"}, 3)
 	m := message(topicOf("a"), 1, "m")
-	m.NotBefore = x.now.Add(time.Hour)
+	m.Expect = 7
 	c.Publish(m, 4)
-	c.Apply([]core.Change{{Queue: &core.QueueSpec{Name: "p", Priorities: 10}}}, 5)
+	c.Apply([]core.Change{{Queue: &core.QueueSpec{Name: "p", Spread: true}}}, 5)
 	c.Apply([]core.Change{{Stream: &core.StreamSpec{Name: "s"}}}, 6)
 	c.want("confirmed 1 406", "confirmed 2 406", "confirmed 3 406", "confirmed 4 406", "confirmed 5 406", "confirmed 6 406")
 }

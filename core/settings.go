@@ -31,7 +31,7 @@ func (x *ExchangeSpec) Settings() []Field {
 // begins with a colon.
 func (b *BindingSpec) Settings() []Field {
 	var out []Field
-	if len(b.Args) > 0 || b.Match != MatchAll {
+	if b.asks() {
 		out = append(out, Field{"match", b.Match.String()})
 	}
 	for _, a := range b.Args {

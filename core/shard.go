@@ -27,17 +27,23 @@ type shard struct {
 	health     func() Health
 	now        func() time.Time
 	fates      *journal
-	gate       *gate                          // shut while the store is behind
-	publish    func(from *sender, m *Message) // a will
+	gate       *gate                                       // shut while the store is behind
+	publish    func(from *sender, m *Message)              // a will
+	live       func(way *routes, m *Message, from *Outbox) // to the live readers of a route
 	fatal      func(err error)
 	log        LogID
 	nextID     uint64
 	autoCreate bool
+	policies   map[string][]Policy // by virtual host
 
 	env        queueEnv
 	places     map[uint64]*queue
 	vhost      func(name string) *vhost
 	vhostNames func() []string
+	due        dueBook
+	dedup      dedupBook
+	producers  map[string]*producer // by key of their record
+	sweep      time.Time            // next look at idle producers
 	retained   map[string]*retained
 	bindings   map[*queueRef]map[*binding]bool
 	reading    map[*Outbox][]*queue
@@ -73,6 +79,7 @@ type sessionState struct {
 	notes    map[string][]byte
 	queues   map[string]bool
 	bindings map[*binding]bool
+	producer *producer
 	will     *Will
 	willDue  time.Time // parked: published then
 	opening  *openRequest
@@ -98,24 +105,41 @@ type openRequest struct {
 
 // A turn is one batch, and what to do when it is durable.
 type turn struct {
-	shard   *shard
-	batch   Batch
-	adds    []added
-	pubs    []*Publication
-	answers []answer
-	held    []heldEntry // acks of a Submit: undone if the batch is refused
-	groups  []heldGroup
-	marks   []markMade
-	undo    []undoNote
-	nacks   []*submission // of a Submit with publishes: done when it is durable
-	bound   []Record      // records that stand and fall with the appends
-	bytes   int
+	shard     *shard
+	batch     Batch
+	adds      []added
+	pubs      []*Publication
+	answers   []answer
+	held      []heldEntry // acks of a Submit: undone if the batch is refused
+	groups    []heldGroup
+	marks     []markMade
+	undo      []undoNote
+	nacks     []*submission // of a Submit with publishes: done when it is durable
+	buried    []burial
+	delayed   []delayedAdd
+	fired     []firing
+	once      []once
+	producers []*producer // their records go with it
+	bound     []Record    // records that stand and fall with the appends
+	bytes     int
+}
+
+// A burial is an entry on its way to the dead letters, or moved, in a batch:
+// settled with it, or, if the store refuses it, dying still.
+type burial struct {
+	queue *queue
+	dying dying
 }
 
 type added struct {
 	queue *queue
 	entry *entry
 	at    int // in batch.Appends
+}
+
+type delayedAdd struct {
+	bucket *bucket
+	at     int // in batch.Appends
 }
 
 // undoNote is what a note was before a Submit that may be refused.
@@ -127,12 +151,13 @@ type undoNote struct {
 
 // A submission is the part of a Submit that one shard does at once.
 type submission struct {
-	group *together
-	pubs  []submitted
-	acks  []Tag
-	nacks []nacked
-	notes []Note
-	out   *Outbox
+	group  *together
+	number uint64 // of its producer, if it has one
+	pubs   []submitted
+	acks   []Tag
+	nacks  []nacked
+	notes  []Note
+	out    *Outbox
 }
 
 type nacked struct {
@@ -143,12 +168,15 @@ type nacked struct {
 type submitted struct {
 	pub   *Publication
 	key   string
-	route *shardRoute // nil: retained
+	route *shardRoute // nil: retained, or
+	later bool        // not due yet, or
+	once  bool        // recognised when it comes again
 }
 
 // markMade is a record of deliveries that the batch holds.
 type markMade struct {
 	queue *queue
+	level *level
 	to    Offset
 }
 
@@ -173,13 +201,13 @@ type heldGroup struct {
 func (t *turn) empty() bool {
 	b := &t.batch
 	return len(b.Cursors) == 0 && len(b.Sets) == 0 && len(b.Appends) == 0 && len(b.Records) == 0 &&
-		len(t.bound) == 0 && len(b.Marks) == 0 && len(b.Acks) == 0 &&
-		len(t.answers) == 0 && len(t.held) == 0 && len(t.groups) == 0
+		len(t.bound) == 0 && len(b.Marks) == 0 && len(b.Acks) == 0 && len(b.Trims) == 0 &&
+		len(t.producers) == 0 && len(t.answers) == 0 && len(t.held) == 0 && len(t.groups) == 0
 }
 
 func (t *turn) ops() int {
 	b := &t.batch
-	return len(b.Cursors) + len(b.Sets) + len(b.Appends) + len(b.Records) + len(t.bound) + len(b.Marks) + len(b.Acks)
+	return len(b.Cursors) + len(b.Sets) + len(b.Appends) + len(b.Records) + len(t.bound) + len(b.Marks) + len(b.Acks) + len(b.Trims)
 }
 
 // Committed is the store's answer; it becomes a command like any other.
@@ -196,6 +224,8 @@ type commandKind uint8
 
 const (
 	cmdPublish commandKind = iota
+	cmdDelay
+	cmdOnce
 	cmdRetain
 	cmdAck
 	cmdNack
@@ -212,6 +242,7 @@ const (
 	cmdRecall
 	cmdCommitted
 	cmdFetched
+	cmdRefused
 	cmdTick
 	cmdStop
 )
@@ -247,7 +278,7 @@ func newInbox() *inbox { return &inbox{ready: make(chan struct{}, 1)} }
 func (in *inbox) put(c command) {
 	in.mu.Lock()
 	in.commands = append(in.commands, c)
-	if c.kind == cmdPublish {
+	if c.kind <= cmdOnce {
 		in.messages++
 		in.full = in.messages >= maxInbox
 	}

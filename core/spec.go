@@ -1,6 +1,17 @@
 package core
 
-import "time"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxDelay is how far ahead a message may be due, and how long an id is
+// remembered at most.
+const maxDelay = 366 * 24 * time.Hour
 
 // Class is how safe a queue's or stream's messages are before they are
 // confirmed.
@@ -31,9 +42,9 @@ type Overflow uint8
 
 // What a full queue does.
 const (
-	RejectNew Overflow = iota // the publish is refused with 429
-	DropOldest
-	DeadLetter
+	RejectNew  Overflow = iota // the publish is refused with 429
+	DropOldest                 // the oldest ends, or goes to the dead letters if there are some
+	DeadLetter                 // the new one goes to the dead letters
 )
 
 var overflowNames = [...]string{"reject", "drop_oldest", "dead_letter"}
@@ -107,6 +118,9 @@ type ExchangeSpec struct {
 	Internal   bool   `json:",omitempty"` // gets messages from other exchanges alone
 }
 
+// keyed says whether the key of a message decides where it goes.
+func (x *ExchangeSpec) keyed() bool { return x.Kind == TopicKind || x.Kind == DirectKind }
+
 // A QueueSpec declares a queue of the session's virtual host. The zero value
 // of every field is its default. Fields in snake case are the option names of
 // the line protocol, STOMP, the configuration and REST.
@@ -116,14 +130,15 @@ type QueueSpec struct {
 	MaxMessages    int64 // 0: no limit but the disk's
 	MaxBytes       int64
 	Overflow       Overflow
-	TTL            time.Duration
-	MaxAttempts    int
-	Backoff        string
+	TTL            time.Duration // of each message, from its arrival; 0: none
+	MaxAttempts    int           // deliveries before a message is dead; 0: no limit
+	Backoff        string        // rest after a delivery that failed: 5s, 1s-5m doubled each time, 1s-5m~0.2 with jitter
 	Lease          time.Duration // a delivery not settled by then goes back; 0: none
-	DeadLetter     string        // text address
-	IdleExpiry     time.Duration
-	AutoDelete     bool // goes with its last consumer
-	Priorities     int
+	DeadLetter     string        // text address of where dead messages go; "": they end
+	IdleExpiry     time.Duration // the queue goes when no consumer and no verb but publishes used it so long
+	AutoDelete     bool          // goes with its last consumer
+	Priorities     int           // levels, 2 to 10; 0, 1: none. A message above the highest is of the highest
+	MaxWait        time.Duration // a message that has waited so long goes before those of higher levels; 0: strict
 	SingleActive   bool
 	Keyed          bool
 	DedupWindow    time.Duration
@@ -186,6 +201,27 @@ func (b *BindingSpec) Target() string {
 	return Address{Exchange: DefaultExchange, Topic: b.Queue}.String()
 }
 
+// asks says whether the binding asks for headers.
+func (b *BindingSpec) asks() bool { return len(b.Args) > 0 || b.Match != MatchAll }
+
+// sorted are the arguments in the one order in which they are compared: theirs
+// means nothing.
+func (b *BindingSpec) sorted() []Header {
+	args := slices.Clone(b.Args)
+	slices.SortStableFunc(args, func(a, b Header) int { return strings.Compare(a.Name, b.Name) })
+	return args
+}
+
+// argumentSum tells what bindings ask for apart, in any order of arguments.
+func (b *BindingSpec) argumentSum() string {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%d", b.Match)
+	for _, a := range b.sorted() {
+		fmt.Fprintf(sum, " %q %q", a.Name, a.Value)
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:16])
+}
+
 // TopologyLimits bound virtual hosts and what one may hold of exchanges and
 // bindings.
 // Zero means the default.
@@ -220,12 +256,17 @@ const (
 	Alter             // declare or change
 	Remove
 	Purge
+	Move // the queue's ready messages into another, or back to where they died
 )
 
-// A Change is one declaration: exactly one of the pointers is set.
+// A Change is one declaration: exactly one of the pointers is set. A Move is
+// the only one of its Apply: it takes as many batches as it needs.
 type Change struct {
 	Do       Do
-	IfEmpty  bool // of Remove: else 409
+	To       string // of Move: text address; "": each where its dead-queue header says
+	Limit    int64  // of Move: so many at most; 0: all that are there
+	Own      bool   // of a protocol's own word for a queue of the broker's ($...): the right to listen is enough
+	IfEmpty  bool   // of Remove: else 409
 	IfUnused bool
 	Exchange *ExchangeSpec
 	Queue    *QueueSpec
@@ -233,6 +274,40 @@ type Change struct {
 	Group    *GroupSpec
 	Binding  *BindingSpec
 	VHost    *VHostSpec
+}
+
+// Shared is the queue of a group on every protocol, and what its members
+// declare before they consume it: each of them the same. It goes with the last
+// of them; with keep above 0 it waits so long for one to come back. A 409 says
+// that it is there already, with another member's settings: that is as good.
+//
+// Members of one group on one source with the same arguments share; to has no
+// target yet.
+func Shared(group string, to BindingSpec, keep time.Duration) (queue string, changes []Change) {
+	if to.Source.Exchange != TopicExchange && to.Source.Topic == "#" {
+		to.Source.Topic = "" // the same, and MQTT cannot say it so
+	}
+	where := to.Source.Topic
+	if to.Source.Exchange != TopicExchange {
+		where = "$exchange/" + QueuePart(to.Source.Exchange) + "/" + where
+	}
+	if to.asks() {
+		where += "/" + to.argumentSum()
+	}
+	queue = "$share/" + QueuePart(group) + "/" + where
+	spec := &QueueSpec{Name: queue, AutoDelete: keep == 0, IdleExpiry: keep}
+	to.Queue = queue
+	changes = []Change{{Queue: spec, Own: true}, {Binding: &to, Own: true}}
+	if keep > 0 {
+		changes[0].Do = Alter
+	}
+	return queue, changes
+}
+
+// QueuePart is a name as it stands between slashes in the name of one of the
+// broker's own queues.
+func QueuePart(name string) string {
+	return strings.NewReplacer("%", "%25", "/", "%2F").Replace(name)
 }
 
 // ReservedName says whether a queue's name belongs to the broker: only who

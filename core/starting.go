@@ -15,6 +15,13 @@ func New(o Options) (*Broker, error) {
 		fatal: make(chan struct{}), vhosts: make(map[string]*vhost),
 	}
 	b.setDefaults()
+	for vhost, policies := range o.Policies {
+		for i := range policies {
+			if err := policies[i].Check(); err != nil {
+				return nil, fmt.Errorf("policy %q of virtual host %s: %w", policies[i].Match, vhost, err)
+			}
+		}
+	}
 	if err := b.load(); err != nil {
 		return nil, err
 	}
@@ -66,7 +73,7 @@ func (b *Broker) openShard(i int) (s *shard, stored int, err error) {
 		return nil, 0, err
 	}
 	s = b.newShard(i, p)
-	l := &loader{shard: s, cursors: make(map[CursorID]CursorState), now: b.now()}
+	l := &loader{shard: s, cursors: make(map[CursorID]CursorState), ends: make(map[LogID]Offset), now: b.now()}
 	l.vhosts = func(name string) *vhost { return b.vhostAt(name, i) }
 	for _, c := range p.Cursors() {
 		l.cursors[c.ID] = c
@@ -93,10 +100,11 @@ func (b *Broker) openShard(i int) (s *shard, stored int, err error) {
 		})
 	}
 	for _, log := range p.Logs() {
-		if log.ID == s.log && log.Next > 0 {
-			l.last = log.Next - 1
+		if log.Next > 0 {
+			l.ends[log.ID] = log.Next - 1
 		}
 	}
+	l.last = l.ends[s.log]
 	return s, stored, l.load(ctx, p)
 }
 
@@ -129,6 +137,9 @@ func (l *loader) load(ctx context.Context, p Partition) error {
 		{tableBindings, "binding", l.binding},
 		{tableRetained, "retained value", l.retained},
 		{tableDeliveries, "delivery mark", l.delivery},
+		{tableDue, "delayed minute", l.bucket},
+		{tableDedup, "minute of dedup ids", l.dedup},
+		{tableProducers, "producer", l.producer},
 	} {
 		for rec, err := range p.Scan(ctx, t.table, nil) {
 			if err == nil {
@@ -151,12 +162,19 @@ func (l *loader) delivery(rec Record) error {
 	if err != nil {
 		return err
 	}
-	if q := l.shard.places[place]; q != nil {
+	q := l.shard.places[place]
+	if q == nil {
+		return nil
+	}
+	for _, lv := range q.levels {
+		if lv.place != place {
+			continue
+		}
 		// All may have been delivered that there was when the broker died.
-		q.watermark = min(Offset(at), l.last)
-		q.delivered, q.mark, q.markAsked = q.watermark, q.watermark, q.watermark
-		if q.watermark != Offset(at) {
-			l.shard.writeMark(q, q.watermark) // or the next crash would mark what is new since
+		lv.watermark = min(Offset(at), l.last)
+		lv.delivered, lv.mark, lv.markAsked = lv.watermark, lv.watermark, lv.watermark
+		if lv.watermark != Offset(at) {
+			l.shard.writeMark(lv, lv.watermark) // or the next crash would mark what is new since
 		}
 	}
 	return nil

@@ -1,8 +1,6 @@
 package core
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
@@ -38,7 +36,7 @@ func (p *plan) queueSpec(name string) *QueueSpec {
 		return spec
 	}
 	if ref := p.vhost.queue(name); ref != nil {
-		return &ref.queue.spec
+		return &ref.queue.declared
 	}
 	return nil
 }
@@ -51,8 +49,12 @@ func (p *plan) exchangeSpec(name string) *ExchangeSpec {
 }
 
 func (p *plan) checkVHost(c *Change) error {
-	if c.Do == Remove || c.Do == Purge {
+	switch c.Do {
+	case Remove, Purge:
 		return NotYet("removing a virtual host")
+	case Move:
+		return Errorf(CodeBadValue, "a virtual host cannot be moved")
+	case Declare, Alter:
 	}
 	if err := CheckName(c.VHost.Name); err != nil {
 		return err
@@ -89,8 +91,8 @@ func (p *plan) checkExchange(c *Change) error {
 	}
 	old := p.exchangeSpec(x.Name)
 	switch c.Do {
-	case Purge:
-		return Errorf(CodeBadValue, "an exchange cannot be purged: it holds nothing")
+	case Purge, Move:
+		return Errorf(CodeBadValue, "an exchange cannot be purged or moved: it holds nothing")
 	case Remove:
 		return p.checkExchangeRemoval(c, old)
 	case Declare, Alter:
@@ -240,8 +242,8 @@ func orNone(s string) string {
 
 func (p *plan) checkBinding(c *Change) error {
 	b := c.Binding
-	if c.Do == Purge {
-		return Errorf(CodeBadValue, "a binding cannot be purged")
+	if c.Do == Purge || c.Do == Move {
+		return Errorf(CodeBadValue, "a binding cannot be purged or moved")
 	}
 	if (b.Queue == "") == (b.Exchange == "") {
 		return Errorf(CodeBadValue, "a binding has one target: a queue or an exchange")
@@ -251,8 +253,7 @@ func (p *plan) checkBinding(c *Change) error {
 		return noExchange(b.Source.Exchange)
 	}
 	b.Source.Topic = x.keyOf(b.Source.Topic)
-	b.Args = slices.Clone(b.Args) // their order means nothing
-	slices.SortStableFunc(b.Args, func(a, b Header) int { return strings.Compare(a.Name, b.Name) })
+	b.Args = b.sorted()
 	if err := p.checkTarget(b); err != nil {
 		return err
 	}
@@ -393,13 +394,8 @@ func bindingKey(v *vhost, spec *BindingSpec) []byte {
 	if spec.Exchange != "" {
 		parts = append(parts, "exchange", spec.Exchange)
 	}
-	if len(spec.Args) > 0 || spec.Match != MatchAll {
-		sum := sha256.New()
-		fmt.Fprintf(sum, "%d", spec.Match)
-		for _, a := range spec.Args {
-			fmt.Fprintf(sum, " %q %q", a.Name, a.Value)
-		}
-		parts = append(parts, "arguments", hex.EncodeToString(sum.Sum(nil)[:16]))
+	if spec.asks() {
+		parts = append(parts, "arguments", spec.argumentSum())
 	}
 	if spec.Owned {
 		parts = append(parts, "owned")

@@ -10,7 +10,7 @@ type SessionSpec struct {
 	Clean      bool          // forget what there was
 	Expiry     time.Duration // how long it outlives its connection; 0: not
 	Will       *Will
-	Producer   string // the line protocol's pid
+	Producer   string // its tokens below 1<<62 are numbers that rise: what comes again is confirmed again, and kept once
 	Unanswered int    // publishes that may wait for their Confirmed; 0: Limits
 }
 
@@ -29,11 +29,11 @@ type Op struct {
 	Note      *Note
 }
 
-// Back is how a nacked delivery goes back. Delay does nothing yet: adapters
-// refuse it.
+// Back is how a nacked delivery goes back: at once, or as its queue's backoff
+// says.
 type Back struct {
-	Delay time.Duration
-	Dead  bool // to the dead letters; discarded if the queue has none
+	Delay time.Duration // this much later instead
+	Dead  bool          // to the dead letters; discarded if the queue has none
 	Text  string
 }
 
@@ -56,11 +56,11 @@ type Sub struct {
 	NoLocal             bool // not what this session key (or, without one, this session) published
 	Merge               bool // of Listen
 	Lease               time.Duration
-	Priority            int
+	Priority            int // of Consume: who has credit and the highest gets it
 	Group               string
 	Selector            string
 	From                From
-	Peek                bool // read without taking; Drained at the end
+	Peek                bool // of Consume: read what is ready without taking it, as far as the credit goes; Drained at the end
 	Exclusive, TakeOver bool
 	Owned               bool // of Consume: an unknown queue is declared as the session's own
 }

@@ -139,7 +139,7 @@ func TestRunExitCodes(t *testing.T) {
 		{"a missing configuration starts no default broker", []string{"serve", "--config", "none.yaml"}, 1, "", "none.yaml: no such file"},
 		{"a good configuration is OK", []string{"config", "check", "../../examples/config/dev.yaml"}, 0, "OK\n", ""},
 		{"a bad one is told with lines", []string{"config", "check", "../../config/testdata/keys.yaml"}, 1, "", `keys.yaml:4:5: listeners.mqtt.adress: no such key: did you mean "address"?`},
-		{"so is what the broker itself would refuse", []string{"config", "check", "testdata/refused.yaml"}, 1, "", "queue a: max_attempts: not supported yet"},
+		{"so is what the broker itself would refuse", []string{"config", "check", "testdata/refused.yaml"}, 1, "", "queue a: spread: not supported yet"},
 	} {
 		t.Run(tt.sentence, func(t *testing.T) {
 			var out, errs strings.Builder

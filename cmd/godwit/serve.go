@@ -45,7 +45,7 @@ func serve(ctx context.Context, c *config.Config, out io.Writer, log *slog.Logge
 	}
 	built.add("store", store.Close)
 	state.store.Store(&store)
-	broker, err := core.New(core.Options{Store: store, Limits: c.Limits, Topology: c.Topology, Shards: c.Store.Shards, VHosts: vhostNames(c)})
+	broker, err := core.New(core.Options{Store: store, Limits: c.Limits, Topology: c.Topology, Shards: c.Store.Shards, VHosts: vhostNames(c), Policies: policies(c)})
 	if err != nil {
 		return fmt.Errorf("open the broker: %w", err)
 	}

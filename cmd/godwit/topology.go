@@ -24,7 +24,7 @@ func declare(ctx context.Context, b *core.Broker, c *config.Config) error {
 // rehearse declares the same on a broker that forgets it, entry by entry, and
 // says everything that the real one would refuse.
 func rehearse(ctx context.Context, c *config.Config) error {
-	b, err := core.New(core.Options{Store: memory.New(memory.Options{}), Limits: c.Limits, Topology: c.Topology, VHosts: vhostNames(c)})
+	b, err := core.New(core.Options{Store: memory.New(memory.Options{}), Limits: c.Limits, Topology: c.Topology, VHosts: vhostNames(c), Policies: policies(c)})
 	if err != nil {
 		return err
 	}
@@ -41,6 +41,14 @@ func rehearse(ctx context.Context, c *config.Config) error {
 }
 
 func vhostNames(c *config.Config) []string { return slices.Sorted(maps.Keys(c.VHosts)) }
+
+func policies(c *config.Config) map[string][]core.Policy {
+	out := make(map[string][]core.Policy)
+	for name, v := range c.VHosts {
+		out[name] = v.Policies
+	}
+	return out
+}
 
 func eachVHost(ctx context.Context, b *core.Broker, c *config.Config, do func(*declarer, []core.Change) error) error {
 	var errs []error

@@ -198,6 +198,9 @@ func (d *differ) run(cmd *cobra.Command, file string) (n int, err error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		host := wanted[name]
+		if len(host.Policies) > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s: policies of virtual host %s are left alone: a broker reads them from its configuration when it starts\n", file, name)
+		}
 		m, err := d.host(cmd, name, &host)
 		if n += m; err != nil {
 			return n, fmt.Errorf("virtual host %s: %w", name, err)

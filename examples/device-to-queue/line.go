@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/godwitmq/godwit/examples/internal/house"
 	"github.com/godwitmq/godwit/protocols/line/client"
 )
 
@@ -23,8 +24,8 @@ func bind(ctx context.Context, addr string) error {
 
 // startLineWorker reads the queue over the line protocol: one reading at a
 // time, each acknowledged when it is done.
-func startLineWorker(ctx context.Context, a addresses, results chan<- worked, failed chan<- error) (stop func(), err error) {
-	c, err := client.Dial(ctx, a.line, client.Options{Client: "line-worker"})
+func startLineWorker(ctx context.Context, a house.Addresses, results chan<- worked, failed chan<- error) (stop func(), err error) {
+	c, err := client.Dial(ctx, a.Line, client.Options{Client: "line-worker"})
 	if err != nil {
 		return nil, err
 	}

@@ -20,13 +20,15 @@ import (
 	"os"
 	"os/signal"
 	"time"
+
+	"github.com/godwitmq/godwit/examples/internal/house"
 )
 
 func main() {
-	var a addresses
-	flag.StringVar(&a.mqtt, "mqtt", "", "address of a running broker's MQTT; empty: start one for this run")
-	flag.StringVar(&a.stomp, "stomp", "127.0.0.1:61613", "address of its STOMP")
-	flag.StringVar(&a.line, "line", "127.0.0.1:7070", "address of its line protocol")
+	var a house.Addresses
+	flag.StringVar(&a.MQTT, "mqtt", "", "address of a running broker's MQTT; empty: start one for this run")
+	flag.StringVar(&a.STOMP, "stomp", "127.0.0.1:61613", "address of its STOMP")
+	flag.StringVar(&a.Line, "line", "127.0.0.1:7070", "address of its line protocol")
 	n := flag.Int("readings", 20, "how many readings the machines publish")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -36,9 +38,6 @@ func main() {
 		os.Exit(1)
 	}
 }
-
-// addresses are where a broker listens.
-type addresses struct{ mqtt, stomp, line string }
 
 // A worked is one reading that a worker has finished.
 type worked struct {
@@ -50,15 +49,15 @@ const patience = 30 * time.Second
 
 // run does it all and says who worked on what. It is an error if a reading is
 // missing, or was worked on twice.
-func run(ctx context.Context, out io.Writer, a addresses, n int) (err error) {
-	if a.mqtt == "" {
-		b, err := startBroker(ctx)
+func run(ctx context.Context, out io.Writer, a house.Addresses, n int) (err error) {
+	if a.MQTT == "" {
+		b, err := house.Start(ctx)
 		if err != nil {
 			return err
 		}
-		defer b.stop()
-		a = b.addresses
-		fmt.Fprintf(out, "started a broker: mqtt %s, stomp %s, line %s\n", a.mqtt, a.stomp, a.line)
+		defer b.Stop()
+		a = b.Addresses
+		fmt.Fprintf(out, "started a broker: mqtt %s, stomp %s, line %s\n", a.MQTT, a.STOMP, a.Line)
 	}
 	done, err := work(ctx, a, n)
 	if err != nil {
@@ -69,15 +68,15 @@ func run(ctx context.Context, out io.Writer, a addresses, n int) (err error) {
 
 // work binds the queue, starts both workers, lets the machines publish n
 // readings, and returns what was worked on.
-func work(ctx context.Context, a addresses, n int) ([]worked, error) {
+func work(ctx context.Context, a house.Addresses, n int) ([]worked, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("not done after 30 s"))
 	defer cancel()
-	if err := bind(ctx, a.line); err != nil {
+	if err := bind(ctx, a.Line); err != nil {
 		return nil, fmt.Errorf("bind the queue: %w", err)
 	}
 	results := make(chan worked)
 	failed := make(chan error, 3)
-	for name, start := range map[string]func(context.Context, addresses, chan<- worked, chan<- error) (func(), error){
+	for name, start := range map[string]func(context.Context, house.Addresses, chan<- worked, chan<- error) (func(), error){
 		"stomp": startStompWorker,
 		"line":  startLineWorker,
 	} {
@@ -88,7 +87,7 @@ func work(ctx context.Context, a addresses, n int) ([]worked, error) {
 		defer stop()
 	}
 	go func() { // ends with ctx at the latest
-		if err := publish(ctx, a.mqtt, n); err != nil {
+		if err := publish(ctx, a.MQTT, n); err != nil {
 			failed <- fmt.Errorf("publish: %w", err)
 		}
 	}()

@@ -3,18 +3,20 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/godwitmq/godwit/examples/internal/house"
 )
 
 // The example is true: with the real program and stock clients, each reading
 // is worked on exactly once, and both workers get some.
 func TestDeviceToQueue(t *testing.T) {
-	b, err := startBroker(t.Context())
+	b, err := house.Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.stop()
+	defer b.Stop()
 	const n = 40
-	done, err := work(t.Context(), b.addresses, n)
+	done, err := work(t.Context(), b.Addresses, n)
 	if err != nil {
 		t.Fatal(err)
 	}

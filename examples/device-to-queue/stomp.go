@@ -6,14 +6,16 @@ import (
 	"net"
 
 	"github.com/go-stomp/stomp/v3"
+
+	"github.com/godwitmq/godwit/examples/internal/house"
 )
 
 // startStompWorker reads the queue over STOMP: one reading at a time, each
 // acknowledged when it is done. When it returns, the broker knows the worker;
 // stop hangs up, and what the worker has not acknowledged goes to the other.
-func startStompWorker(ctx context.Context, a addresses, results chan<- worked, failed chan<- error) (stop func(), err error) {
+func startStompWorker(ctx context.Context, a house.Addresses, results chan<- worked, failed chan<- error) (stop func(), err error) {
 	var d net.Dialer
-	socket, err := d.DialContext(ctx, "tcp", a.stomp)
+	socket, err := d.DialContext(ctx, "tcp", a.STOMP)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,6 @@ type batch struct {
 	settles []settling
 	dropped *core.Error // told when somebody asks
 	refused bool
-	dead    *bool // how its NACKs go back
 }
 
 // settling are deliveries that a batch settles.

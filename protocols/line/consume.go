@@ -29,10 +29,18 @@ type subscription struct {
 	over    bool   // END was said: what is unsettled can still be
 	quiet   bool   // no END: a GET's handle that another took
 	recall  bool   // retained values are wanted
+	queue   string // behind a group or a durable one
 	private string // the queue behind an acked live subscription
 	match   core.Match
 	args    []core.Header // of a headers exchange
-	reply   bool          // it is a reply address
+	group   string        // shares with its members
+	durable string        // keeps while the client is away
+	forget  bool          // UNSUB forget: the queue goes too
+	peek    bool          // takes nothing: its deliveries are not to be settled
+	rank    int
+	alone   bool // exclusive
+	evicts  bool // takeover
+	reply   bool // it is a reply address
 
 	credit  int64 // of SUB credit= and GET: granted and not used
 	refills bool  // window=: core gives credit back
@@ -108,6 +116,9 @@ func (h *handler) sub(r *request) error {
 	if err := s.options(r); err != nil {
 		return err
 	}
+	if s.durable != "" && h.identity.Client == "" {
+		return core.Errorf(core.CodeBadValue, "durable= needs a client: say HELLO 1 client=NAME first")
+	}
 	credit, err := s.flow(r)
 	if err != nil {
 		return err
@@ -115,7 +126,7 @@ func (h *handler) sub(r *request) error {
 	if err := h.register(s); err != nil {
 		return err
 	}
-	h.subscribe(s, credit, r.has(subPeek))
+	h.subscribe(s, credit)
 	return errHeld
 }
 
@@ -129,16 +140,22 @@ func (h *handler) subReply(r *request, sid uint32) error {
 		return err
 	}
 	s.where = h.session.Reply()
-	h.subscribe(s, core.Credit{}, false)
+	h.subscribe(s, core.Credit{})
 	return errHeld
 }
 
 // subscribe starts what stands behind a SUB; the answers do the rest.
-func (h *handler) subscribe(s *subscription, credit core.Credit, peek bool) {
-	sub := core.Sub{ID: s.id, Where: s.where, Credit: credit, Lease: s.lease, Peek: peek, Args: s.args, Match: s.match}
+func (h *handler) subscribe(s *subscription, credit core.Credit) {
+	sub := core.Sub{
+		ID: s.id, Where: s.where, Credit: credit, Lease: s.lease,
+		Peek: s.peek, Priority: s.rank, Exclusive: s.alone, TakeOver: s.evicts,
+		Args: s.args, Match: s.match,
+	}
 	switch {
 	case s.where.Exchange == core.DefaultExchange:
 		h.session.Consume(sub, h.hold(held{what: heldSub, sub: s}))
+	case s.group != "" || s.durable != "":
+		h.subNamed(s, sub)
 	case s.ack == ackNone:
 		h.session.Listen(sub, h.hold(held{what: heldSub, sub: s}))
 	default:
@@ -152,6 +169,28 @@ const (
 	privateMessages = 100_000
 	privateBytes    = 64 << 20
 )
+
+// subNamed puts a queue behind a subscription that others share, or that
+// outlives its connection.
+func (h *handler) subNamed(s *subscription, sub core.Sub) {
+	var queue string
+	var changes []core.Change
+	to := core.BindingSpec{Source: s.where, Args: s.args, Match: s.match}
+	if s.group != "" {
+		queue, changes = core.Shared(s.group, to, 0)
+	} else {
+		queue = "$line/" + core.QueuePart(h.identity.User) + "/" + core.QueuePart(h.identity.Client) + "/" + core.QueuePart(s.durable)
+		to.Queue = queue
+		changes = h.broker.Durable(h.identity.VHost, to)
+		sub.TakeOver = true
+	}
+	s.queue = queue
+	sub.Where = core.Address{VHost: s.where.VHost, Exchange: core.DefaultExchange, Topic: queue}
+	sub.Args, sub.Match = nil, core.MatchAll // the binding's
+	token := h.hold(held{what: heldPrivate, sub: s, pull: chore{what: doConsume, sub: sub}})
+	h.token++ // the Consume's, which Deliver asks for
+	h.session.Apply(changes, token)
+}
 
 // subPrivate puts a queue of the session's own behind a live subscription.
 func (h *handler) subPrivate(s *subscription, sub core.Sub) {
@@ -194,26 +233,71 @@ func (s *subscription) options(r *request) error {
 	case s.where.Exchange == core.TopicExchange && s.where.Topic == "":
 		s.where.Topic = "#"
 	}
-	if queue {
+	if err := s.names(r, queue); err != nil {
+		return err
+	}
+	if queue || s.group != "" || s.durable != "" {
 		s.ack = ackManual
 	}
 	if r.has(subAck) {
 		s.ack = ackMode(r.num[subAck])
 	}
 	switch {
+	case s.ack == ackNone && (s.group != "" || s.durable != ""):
+		return core.Errorf(core.CodeBadValue, "group= and durable= have ack=manual, or ack=auto to settle as it is sent")
 	case queue && s.ack == ackNone:
 		return core.Errorf(core.CodeBadValue, "a queue has ack=manual, or ack=auto to settle as it is sent")
-	case r.has(subPeek) && !queue:
-		return core.Errorf(core.CodeBadValue, "peek is for q/ alone")
+	case !queue && (r.has(subPeek) || r.has(subRank) || r.has(subExclusive) || r.has(subTakeover)):
+		return core.Errorf(core.CodeBadValue, "peek, rank=, exclusive and takeover are for q/ alone")
+	case r.has(subPeek) && (r.has(subAck) || r.has(subLease) || r.has(subRank) || r.has(subExclusive) || r.has(subTakeover)):
+		return core.Errorf(core.CodeBadValue, "peek takes nothing: ack=, lease=, rank=, exclusive and takeover mean nothing beside it")
 	case r.has(subRetained) && s.where.Exchange != core.TopicExchange:
 		return core.Errorf(core.CodeBadValue, "retained= is for t/ alone")
 	case r.has(subLease) && s.ack != ackManual:
 		return core.Errorf(core.CodeBadValue, "lease= needs ack=manual")
 	}
+	s.peek, s.alone, s.evicts = r.has(subPeek), r.has(subExclusive), r.has(subTakeover)
+	if s.peek {
+		s.ack = ackAuto
+	}
+	if r.has(subRank) {
+		s.rank = int(r.num[subRank])
+	}
 	if r.has(subLease) {
 		s.lease = time.Duration(r.num[subLease])
 	}
 	s.recall = s.where.Exchange == core.TopicExchange && !(r.has(subRetained) && retainedWords[r.num[subRetained]] == "none")
+	if s.group != "" || s.durable != "" { // what is retained is not for one of many, nor for each time
+		s.recall = s.recall && r.has(subRetained) && s.group == ""
+	}
+	return nil
+}
+
+// names reads group= and durable=.
+func (s *subscription) names(r *request, queue bool) error {
+	for _, w := range [...]struct {
+		option int
+		to     *string
+	}{{subGroup, &s.group}, {subDurable, &s.durable}} {
+		if !r.has(w.option) {
+			continue
+		}
+		text, err := r.value(w.option)
+		if err != nil {
+			return err
+		}
+		if err := core.CheckName(text); err != nil {
+			return err
+		}
+		*w.to = text
+	}
+	switch {
+	case s.group == "" && s.durable == "":
+	case queue:
+		return core.Errorf(core.CodeBadValue, "a queue is shared and durable by itself: leave group= and durable= out")
+	case s.group != "" && s.durable != "":
+		return core.Errorf(core.CodeBadValue, "group= and durable= are two ways: use one")
+	}
 	return nil
 }
 
@@ -232,7 +316,7 @@ func (s *subscription) flow(r *request) (c core.Credit, err error) {
 		c.Messages = r.num[subCredit]
 		s.credit = c.Messages
 	} else {
-		s.refills = true
+		s.refills = !s.peek // what is not taken is not settled either
 		c.Messages, c.Bytes, c.Auto = defaultWindow, defaultBytes, true
 		if r.has(subWindow) {
 			c.Messages = r.num[subWindow]
@@ -304,6 +388,9 @@ func (h *handler) end(s *subscription) {
 // request goes on being held. h.mu is held.
 func (h *handler) subscribed(out []byte, w *held, err *core.Error) (_ []byte, goes bool) {
 	s := w.sub
+	if err != nil && err.Code == core.CodeConflict && w.what == heldPrivate && s.queue != "" {
+		err = nil // it is there, as another member made it
+	}
 	if err != nil {
 		h.end(s)
 		if s.private != "" && w.what == heldSub {
@@ -372,6 +459,9 @@ func (h *handler) take(s *subscription, e *core.Event, seq uint64) {
 	if s.credit > 0 {
 		s.credit--
 	}
+	if s.peek {
+		return
+	}
 	if s.ack != ackManual {
 		h.auto = append(h.auto, e.Tag)
 		return
@@ -393,6 +483,9 @@ func (h *handler) cancelled(out []byte, e *core.Event) []byte {
 		return out
 	}
 	h.end(s)
+	if s.forget {
+		h.chore(chore{what: doRemove, sub: core.Sub{Where: core.Address{Topic: s.queue}}, token: nobody})
+	}
 	if s.private != "" {
 		h.chore(chore{what: doRemove, sub: core.Sub{Where: core.Address{Topic: s.private}}, token: nobody})
 	}
@@ -458,7 +551,11 @@ func (h *handler) unsub(r *request) error {
 	}
 	h.mu.Lock()
 	gone := s.over || s.ending
-	s.ending = true
+	if r.has(only) && s.durable == "" {
+		h.mu.Unlock()
+		return core.Errorf(core.CodeBadValue, "forget is for a subscription with durable=")
+	}
+	s.ending, s.forget = true, r.has(only)
 	h.mu.Unlock()
 	if gone {
 		return core.Errorf(core.CodeNotFound, "subscription %d is ending, or has ended", s.sid)

@@ -63,7 +63,13 @@ func TestNackAndLease(t *testing.T) {
 	c.expect(fmt.Sprintf("NACK 1 %d dead", seqs[1]), "")
 	c.expect(fmt.Sprintf("ACK 1 %d id=3", seqs[0]), "CONFIRM 3")
 	c.expect("STAT q/a", ": q/a ready=0 unacked=0 *\nOK")
-	c.expect("NACK 1 7 delay=5s", "ERR 406 no sid=1 delay= of NACK: not supported yet")
+	c.expect("SAY q/a c", "MSG 1 1 q/a ts=_ 1\nc")
+	c.expect("NACK 1 1 delay=5s", "")
+	w.pass(4900 * time.Millisecond)
+	c.hears("")
+	w.pass(250 * time.Millisecond)
+	c.hears("MSG 1 1 q/a ts=_ n=2 1\nc")
+	c.expect("NACK 1 1 delay=5s dead", "ERR 406 no sid=1 dead and delay=*")
 	c.expect("NACK 1 7", "ERR 404 no sid=1 no unsettled delivery 7*")
 	c.expect("TOUCH 1 7", "ERR 404 no sid=1 *")
 	c.expect("NACK 2 7", "ERR 404 no sid=2 no subscription 2")
@@ -187,13 +193,21 @@ func TestLive(t *testing.T) {
 	for _, tt := range []struct{ say, want string }{
 		{"SUB 1 t/a window=5", "ERR 406 no sid=1 a live subscription has no window*"},
 		{"SUB 1 t/a lease=5s", "ERR 406 no sid=1 lease= needs*"},
-		{"SUB 1 t/a peek", "ERR 406 no sid=1 peek is for q/ alone"},
+		{"SUB 1 t/a peek", "ERR 406 no sid=1 peek, rank=*"},
+		{"SUB 1 t/a exclusive", "ERR 406 no sid=1 peek, rank=*"},
+		{"SUB 1 q/a peek lease=5s", "ERR 406 no sid=1 peek takes nothing*"},
 		{"SUB 1 q/a retained=all", "ERR 406 no sid=1 retained= is for t/ alone"},
 		{"SUB 1 q/a ack=none", "ERR 406 no sid=1 a queue has*"},
-		{"SUB 1 q/a peek", "ERR 406 no sid=1 peek: not supported yet"},
-		{"SUB 1 t/a group=g", "ERR 406 no sid=1 group= *"},
-		{"SUB 1 t/a durable=d", "ERR 406 no sid=1 durable= *"},
+		{"SUB 1 q/none peek", "ERR 404 no sid=1 no queue*"},
+		{"SUB 1 q/a group=g", "ERR 406 no sid=1 a queue is shared*"},
+		{"SUB 1 t/a durable=d", "ERR 406 no sid=1 durable= needs a client*"},
 		{"SUB 1 t/a sel=x", "ERR 406 no sid=1 sel= *"},
+	} {
+		c.expect(tt.say, tt.want)
+	}
+	c.expect("UNSUB 8 forget", "ERR 406 no sid=8 forget is for*")
+	c = w.ready() // so many errors end a connection
+	for _, tt := range []struct{ say, want string }{
 		{"SUB 1 s/a from=first", "ERR 406 no sid=1 from= *"},
 		{"SUB 1 s/a", "ERR 406 no sid=1 streams*"},
 		{"SUB 1 x/amq.direct", "ERR 400 no sid=1 exchange \"amq.direct\" is direct: it wants a key*"},
@@ -201,7 +215,6 @@ func TestLive(t *testing.T) {
 		{"SUB 1 q/a :x=1", "ERR 406 no sid=1 match= and :name=value are for*"},
 		{"SUB 1 x/none/k", "ERR 404 no sid=1 *"},
 		{"SUB 1 r/abc", "ERR 406 no sid=1 a reply address is made by*"},
-		{"UNSUB 8 forget", "ERR 406 no sid=8 forget*"},
 	} {
 		c.expect(tt.say, tt.want)
 	}
@@ -406,8 +419,11 @@ func TestRefusedCommitKeepsDeliveries(t *testing.T) {
 	c.expect("SAY q/a one\nGET q/a", "MSG 0 1 q/a ts=_ 3\none\nEND 0 1 why=done")
 	c.expect("BEGIN\nACK 0 1\nPUB x/none/k 1\na\nCOMMIT id=1", "ERR 404 no id=1 *")
 	c.expect("BEGIN\nNACK 0 1 dead\nABORT", "")
-	c.expect("BEGIN\nNACK 0 1 dead\nNACK 0 1\nCOMMIT", "ERR 406 no sid=0 NACK with*\nERR 412 no *")
 	c.expect("ACK 0 1 id=2", "CONFIRM 2")
+	c.expect("SAY q/a two\nGET q/a n=1", "MSG 0 3 q/a ts=_ 3\ntwo\nEND 0 1 why=done")
+	c.expect("SAY q/b three\nGET q/b n=1 sid=1", "MSG 1 1 q/b ts=_ 5\nthree\nEND 1 1 why=done")
+	c.expect("BEGIN\nNACK 0 3 dead\nNACK 1 1\nCOMMIT id=3", "CONFIRM 3") // each its own way
+	c.expect("STAT q/a\nSTAT q/b", ": q/a ready=0 unacked=0 *\nOK\n: q/b ready=1 unacked=0 *\nOK")
 }
 
 // A publisher that is too quick waits; nothing is lost, and answers keep their

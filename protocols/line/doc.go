@@ -41,6 +41,7 @@
 //	settle   = "ACK" SP sid SP seqs [SP "id=" n]
 //	         / "NACK" SP sid SP seqs *( SP option ) / "TOUCH" SP sid SP seqs [SP "lease=" dur]
 //	manage   = "MK" SP dest *( SP option ) / "RM" SP dest *( SP option ) / "PURGE" SP dest
+//	         / "MOVE" SP dest SP dest [SP "n=" n] / "REDRIVE" SP dest [SP "n=" n]
 //	         / "BIND" SP dest SP dest *( SP option ) / "UNBIND" SP dest SP dest *( SP option )
 //	         / "STAT" SP dest / "LS" [SP pattern] *( SP option ) / "INFO" / "EXPLAIN" SP dest *( SP option )
 //	pattern  = dest                                 ; a "*" at its end stands for anything: LS q/ord*

@@ -35,7 +35,8 @@ type handler struct {
 
 	// Receive's alone.
 	state    state
-	proven   bool // something was done for it: errors are no longer fatal
+	pid      string // of HELLO
+	proven   bool   // something was done for it: errors are no longer fatal
 	session  *core.Session
 	identity *core.Identity
 	name     string // of the session

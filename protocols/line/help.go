@@ -11,7 +11,7 @@ const overview = `: publish  PUB dest [options] length     then the payload;  SA
 : read     GET dest [n=10] [wait=5s]     take;   SUB sid dest   keep coming;   UNSUB sid
 : settle   ACK sid seq    NACK sid seq [delay=10s] [dead]    TOUCH sid seq
 : batch    BEGIN ... COMMIT or ABORT
-: look     LS [q/*]   STAT dest   EXPLAIN dest   INFO        manage  MK RM PURGE BIND UNBIND
+: look     LS [q/*]   STAT dest   EXPLAIN dest   INFO        manage  MK RM PURGE BIND UNBIND MOVE REDRIVE
 : session  HELLO 1 user= pass=   PING   QUIT                 HELP verb tells its options
 : dest     q/queue  t/mqtt/topic  x/exchange/key  s/stream  r/reply      space is %20, % is %25
 : example  SAY q/hello hi there      GET q/hello      ACK 0 1

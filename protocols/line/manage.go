@@ -127,6 +127,7 @@ func queueSpec(where core.Address, r *request) (*core.QueueSpec, error) {
 		IdleExpiry:     r.lapse(mkIdleExpiry),
 		AutoDelete:     r.has(mkAutoDelete),
 		Priorities:     int(r.number(mkPriorities)),
+		MaxWait:        r.lapse(mkMaxWait),
 		SingleActive:   r.has(mkSingleActive),
 		Keyed:          r.has(mkKeyed),
 		DedupWindow:    r.lapse(mkDedupWindow),
@@ -201,6 +202,29 @@ func (h *handler) purge(r *request) error {
 
 // isQueue tells q/NAME from x/amq.default, which is an exchange.
 func isQueue(a core.Address) bool { return a.Exchange == core.DefaultExchange && a.Topic != "" }
+
+// move empties a queue into another.
+func (h *handler) move(r *request) error {
+	to, err := h.address(r, 1)
+	if err != nil {
+		return err
+	}
+	return h.moving(r, to.String())
+}
+
+// redrive gives dead letters back to the queues where they died.
+func (h *handler) redrive(r *request) error { return h.moving(r, "") }
+
+func (h *handler) moving(r *request, to string) error {
+	where, err := h.named(r, 0)
+	if err != nil {
+		return err
+	}
+	if !isQueue(where) {
+		return core.Errorf(core.CodeBadValue, "%s wants q/QUEUE, not %s", r.verb.name, clip(r.arg(0)))
+	}
+	return h.apply(heldPurge, core.Change{Do: core.Move, Queue: &core.QueueSpec{Name: where.Topic}, To: to, Limit: r.number(only)})
+}
 
 // thing is a change of what an address names.
 func thing(where core.Address) core.Change {

@@ -155,6 +155,9 @@ func (h *handler) attributes(m *core.Message, r *request) error {
 	if r.has(pubExpect) {
 		m.Expect = core.Offset(r.num[pubExpect])
 	}
+	if r.has(pubDedup) && h.pid != "" {
+		return core.Errorf(core.CodeBadValue, "a producer's ids are its dedup: leave dedup= out, or pid= of HELLO")
+	}
 	for _, w := range [...]struct {
 		option int
 		to     *string

@@ -158,7 +158,7 @@ func TestScanRefuses(t *testing.T) {
 		{"a GET of nothing", "GET q/a n=0\n", 406, "1 to 10000"},
 		{"an unknown word", "SUB 1 q/a ack=maybe\n", 406, "none auto manual"},
 		{"an empty name", "HELLO 1 client=\n", 406, "client wants a name"},
-		{"what is not built", "HELLO 1 pid=p\n", 406, "not supported yet"},
+		{"what is not built", "SUB 1 q/a sel=x\n", 406, "not supported yet"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -59,6 +59,16 @@ func (h *handler) hello(r *request) error {
 	if !r.has(helloHb) {
 		h.hb = 0
 	}
+	if r.has(helloPid) {
+		pid, err := r.value(helloPid)
+		if err != nil {
+			return err
+		}
+		if err := core.CheckName(pid); err != nil {
+			return err
+		}
+		h.pid = pid
+	}
 	return h.enter(login, heldHello)
 }
 
@@ -127,7 +137,7 @@ func (h *handler) enter(l core.Login, what heldKind) error {
 	h.name = h.protocol.session()
 	token := h.hold(held{what: what, welcome: h.welcome(&id)})
 	h.state = stateOpen
-	h.session = h.broker.Open(id, core.SessionSpec{Unanswered: h.options.Unconfirmed}, token, h.link)
+	h.session = h.broker.Open(id, core.SessionSpec{Unanswered: h.options.Unconfirmed, Producer: h.pid}, token, h.link)
 	h.identity = h.session.Identity()
 	h.link.Attach(h.session.Events())
 	return errHeld
@@ -177,6 +187,10 @@ func (h *handler) answered(out []byte, e *core.Event) []byte {
 		}
 		if w.what == heldHello {
 			out = append(out, w.welcome...)
+			if h.pid != "" && e.Resumed != nil {
+				out = strconv.AppendUint(append(out[:len(out)-1], " last="...), e.Resumed.Last, 10)
+				out = append(out, '\n')
+			}
 		}
 		h.opened.Store(true)
 		h.beat.Store(int64(h.hb))

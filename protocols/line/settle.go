@@ -27,31 +27,16 @@ func (h *handler) ack(r *request) error {
 	return h.settle(r, only, func(tags []core.Tag) core.Op { return core.Op{Ack: tags} })
 }
 
-// nack gives back, or to the dead letters.
+// nack gives back, at once, later or to the dead letters.
 func (h *handler) nack(r *request) error {
-	dead := r.has(nackDead)
-	if err := h.oneWay(dead); err != nil {
-		return err
+	back := core.Back{Dead: r.has(nackDead)}
+	if r.has(nackDelay) {
+		if back.Dead {
+			return core.Errorf(core.CodeBadValue, "dead and delay= say two things: use one")
+		}
+		back.Delay = time.Duration(r.num[nackDelay])
 	}
-	return h.settle(r, nackID, func(tags []core.Tag) core.Op {
-		return core.Op{Nack: tags, Back: core.Back{Dead: dead}}
-	})
-}
-
-// oneWay keeps the NACKs of a batch alike: core has one way back for all.
-func (h *handler) oneWay(dead bool) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.batch == nil {
-		return nil
-	}
-	if h.batch.dead == nil {
-		h.batch.dead = &dead
-	}
-	if *h.batch.dead != dead {
-		return core.NotYet("NACK with and without dead in one batch")
-	}
-	return nil
+	return h.settle(r, nackID, func(tags []core.Tag) core.Op { return core.Op{Nack: tags, Back: back} })
 }
 
 func (h *handler) settle(r *request, option int, op func([]core.Tag) core.Op) error {

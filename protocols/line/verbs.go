@@ -116,6 +116,9 @@ const (
 	subFrom
 	subEpoch
 	subMatch
+	subRank
+	subExclusive
+	subTakeover
 )
 
 const (
@@ -166,6 +169,7 @@ const (
 	mkAlter
 	mkTransient
 	mkInternal
+	mkMaxWait
 )
 
 const (
@@ -210,7 +214,7 @@ var helloOptions = []option{
 	helloToken:  {name: "token", kind: text, help: "or a token alone"},
 	helloClient: {name: "client", kind: name, help: "a name, for traces and durable state"},
 	helloVHost:  {name: "vhost", kind: name, help: "a virtual host"},
-	helloPid:    {name: "pid", kind: name, not: "pid= (publishing once over reconnects)", help: "a producer's name"},
+	helloPid:    {name: "pid", kind: name, help: "a producer's name: what it sends again under the same id is kept once"},
 	helloHb:     {name: "hb", kind: lapse, help: "both sides send at least that often"},
 }
 
@@ -233,19 +237,22 @@ var pubOptions = []option{
 }
 
 var subOptions = []option{
-	subAck:      {name: "ack", kind: word, words: ackWords, help: "none: live, the default of t/ and x/; manual: the default of q/"},
-	subWindow:   {name: "window", kind: count, min: 1, max: maxCredit, help: "unsettled at once, 1000 if not said"},
-	subCredit:   {name: "credit", kind: count, max: maxCredit, help: "instead of window: only CREDIT refills"},
-	subBytes:    {name: "bytes", kind: count, min: 1, max: maxCreditBytes, help: "unsettled at once, 4 MiB if not said"},
-	subLease:    {name: "lease", kind: lapse, max: int64(maxLease), help: "not settled by then, it goes back"},
-	subRetained: {name: "retained", kind: word, words: retainedWords, help: "t/ only: last values first"},
-	subPeek:     {name: "peek", kind: flag, help: "q/ only: read without taking, to the end"},
-	subSel:      {name: "sel", kind: text, not: "sel= (selectors)", help: "a selector"},
-	subGroup:    {name: "group", kind: name, not: "group= (shared subscriptions)", help: "share with others"},
-	subDurable:  {name: "durable", kind: name, not: "durable= (durable subscriptions)", help: "keep while away"},
-	subFrom:     {name: "from", kind: text, not: "from= (streams)", help: "s/ only: first last next n @ms"},
-	subEpoch:    {name: "epoch", kind: count, not: "epoch= (streams)", help: "s/ only: the stream that is meant"},
-	subMatch:    {name: "match", kind: word, words: matchWords, help: "of a headers exchange: how :name=value count"},
+	subAck:       {name: "ack", kind: word, words: ackWords, help: "none: live, the default of t/ and x/; manual: the default of q/"},
+	subWindow:    {name: "window", kind: count, min: 1, max: maxCredit, help: "unsettled at once, 1000 if not said"},
+	subCredit:    {name: "credit", kind: count, max: maxCredit, help: "instead of window: only CREDIT refills"},
+	subBytes:     {name: "bytes", kind: count, min: 1, max: maxCreditBytes, help: "unsettled at once, 4 MiB if not said"},
+	subLease:     {name: "lease", kind: lapse, max: int64(maxLease), help: "not settled by then, it goes back"},
+	subRetained:  {name: "retained", kind: word, words: retainedWords, help: "t/ only: last values first"},
+	subPeek:      {name: "peek", kind: flag, help: "q/ only: read without taking, to the end"},
+	subSel:       {name: "sel", kind: text, not: "sel= (selectors)", help: "a selector"},
+	subGroup:     {name: "group", kind: name, help: "t/ and x/ only: share with its other members, on any protocol"},
+	subDurable:   {name: "durable", kind: name, help: "t/ and x/ only: keep while away; HELLO needs client="},
+	subFrom:      {name: "from", kind: text, not: "from= (streams)", help: "s/ only: first last next n @ms"},
+	subRank:      {name: "rank", kind: count, max: 255, help: "q/ only: who has credit and the highest gets it, 0 if not said"},
+	subExclusive: {name: "exclusive", kind: flag, help: "q/ only: alone, or ERR 409"},
+	subTakeover:  {name: "takeover", kind: flag, help: "q/ only: who is there gets END why=taken"},
+	subEpoch:     {name: "epoch", kind: count, not: "epoch= (streams)", help: "s/ only: the stream that is meant"},
+	subMatch:     {name: "match", kind: word, words: matchWords, help: "of a headers exchange: how :name=value count"},
 }
 
 var getOptions = []option{
@@ -262,7 +269,7 @@ var getOptions = []option{
 var nackOptions = []option{
 	nackDead:  {name: "dead", kind: flag, help: "to the dead letters, now"},
 	nackID:    idOption,
-	nackDelay: {name: "delay", kind: lapse, not: "delay= of NACK", help: "back that much later"},
+	nackDelay: {name: "delay", kind: lapse, help: "back that much later, not as its queue's backoff says"},
 }
 
 var mkOptions = []option{
@@ -270,14 +277,14 @@ var mkOptions = []option{
 	mkMaxMessages:    {name: "max_messages", of: "qs", kind: count, help: "full with so many"},
 	mkMaxBytes:       {name: "max_bytes", of: "qs", kind: count, help: "full with so much"},
 	mkOverflow:       {name: "overflow", of: "q", kind: word, words: overflowWords, help: "what a full queue does"},
-	mkTTL:            {name: "ttl", of: "q", kind: lapse, help: "of its messages"},
+	mkTTL:            {name: "ttl", of: "q", kind: lapse, help: "of its messages, from their arrival"},
 	mkMaxAttempts:    {name: "max_attempts", of: "q", kind: count, max: 1 << 15, help: "then dead"},
-	mkBackoff:        {name: "backoff", of: "q", kind: text, help: "delays between attempts"},
-	mkLease:          {name: "lease", of: "q", kind: lapse, max: int64(maxLease), help: "not settled by then, it goes back"},
+	mkBackoff:        {name: "backoff", of: "q", kind: text, help: "rest between attempts: 5s, 1s-5m doubled each time, 1s-5m~0.2 with jitter"},
+	mkLease:          {name: "lease", of: "q", kind: lapse, help: "not settled by then, it goes back"},
 	mkDeadLetter:     {name: "dead_letter", of: "q", kind: dest, help: "where dead ones go"},
-	mkIdleExpiry:     {name: "idle_expiry", of: "q", kind: lapse, help: "goes when unused so long"},
+	mkIdleExpiry:     {name: "idle_expiry", of: "q", kind: lapse, help: "goes when no consumer and no verb but PUB used it so long"},
 	mkAutoDelete:     {name: "auto_delete", of: "qx", kind: flag, help: "goes with its last consumer, or binding"},
-	mkPriorities:     {name: "priorities", of: "q", kind: count, max: 10, help: "so many classes"},
+	mkPriorities:     {name: "priorities", of: "q", kind: count, max: 10, help: "levels of pri=, 2 to 10: the highest first"},
 	mkSingleActive:   {name: "single_active", of: "q", kind: flag, help: "one consumer at a time"},
 	mkKeyed:          {name: "keyed", of: "q", kind: flag, help: "one key, one consumer"},
 	mkDedupWindow:    {name: "dedup_window", of: "qs", kind: lapse, help: "how long dedup= is remembered"},
@@ -290,10 +297,13 @@ var mkOptions = []option{
 	mkMaxAge:         {name: "max_age", of: "s", kind: lapse, help: "kept so long"},
 	mkCompact:        {name: "compact", of: "s", kind: flag, help: "the newest of each key is kept"},
 	mkPartitions:     {name: "partitions", of: "s", kind: count, max: 1024, help: "so many"},
+	mkMaxWait:        {name: "max_wait", of: "q", kind: lapse, help: "who has waited so long goes before higher priorities"},
 	mkAlter:          {name: "alter", of: "qxs", kind: flag, help: "change it if it is there"},
 	mkTransient:      {name: "transient", of: "x", kind: flag, help: "gone after a restart"},
 	mkInternal:       {name: "internal", of: "x", kind: flag, help: "from other exchanges alone"},
 }
+
+var moveOptions = []option{only: {name: "n", kind: count, min: 1, help: "so many at most, all that are there if not said"}}
 
 var verbs []verb
 
@@ -336,7 +346,7 @@ func init() {
 		},
 		{
 			name: "UNSUB", when: open, args: []argKind{argSid}, need: 1,
-			options: []option{{name: "forget", kind: flag, not: "forget (durable subscriptions)", help: "and what is kept for it"}},
+			options: []option{{name: "forget", kind: flag, help: "and what is kept for it"}},
 			grammar: "UNSUB sid [forget]", example: "UNSUB 7", run: (*handler).unsub,
 		},
 		{
@@ -373,6 +383,14 @@ func init() {
 			grammar: "RM dest [options]", example: "RM q/readings", run: (*handler).rm,
 		},
 		{name: "PURGE", when: open, args: destOnly, need: 1, grammar: "PURGE dest", example: "PURGE q/readings", run: (*handler).purge},
+		{
+			name: "MOVE", when: open, args: []argKind{argDest, argDest}, need: 2, options: moveOptions,
+			grammar: "MOVE source target [n=N]: what is ready in a queue, into another", example: "MOVE q/old q/new n=100", run: (*handler).move,
+		},
+		{
+			name: "REDRIVE", when: open, args: destOnly, need: 1, options: moveOptions,
+			grammar: "REDRIVE dest [n=N]: dead letters, back to where they died", example: "REDRIVE q/dead", run: (*handler).redrive,
+		},
 		{
 			name: "BIND", when: open, args: []argKind{argDest, argDest}, need: 2, headers: true,
 			options: []option{

@@ -89,8 +89,6 @@ func subackCode(e *core.Error) byte {
 		return codeUnspecified
 	}
 	switch e {
-	case errNoShared:
-		return codeNoSharedSubs
 	case errNoWildcard, errDirectWildcard:
 		return codeNoWildcards
 	}

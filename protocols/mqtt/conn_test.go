@@ -506,7 +506,8 @@ func TestNotYetAndNever(t *testing.T) {
 	for _, row := range []struct {
 		filter, answer string
 	}{
-		{"$share/g/a", `9e "shared subscriptions: not supported yet"`},
+		{"$share/g", `8f "want $share/GROUP/FILTER"`},
+		{"$share/g/$share/h/a", `8f "one $share is enough"`},
 		{"$share/g/$queue/q", `8f "consumers of a queue share it already: subscribe to $queue/NAME without $share"`},
 		{"$queue/+", `a2 "a queue is named without wildcards"`},
 		{"$queue/$mqtt/a", `87 "queues whose names begin with $ are the server's"`},
@@ -526,7 +527,8 @@ func TestNotYetAndNever(t *testing.T) {
 	}{
 		{"$SYS/x", `87 "$SYS is the server's: nobody publishes there"`},
 		{"$share/g/a", `90 "\"$share/g/a\" is for subscriptions: nobody publishes there"`},
-		{"$delayed/5/a", `83 "publishing to $delayed/: not supported yet"`},
+		{"$delayed/5", `90 "want $delayed/SECONDS/topic"`},
+		{"$delayed/40000000/a", `83 "a delay is 366 days at most"`},
 		{"$queue/", `90 "want $queue/NAME"`},
 		{"$reply/x", `90 "reply address \"x\" does not exist"`},
 		{"$exchange/none/a", `90 "no exchange \"none\""`},
@@ -593,7 +595,7 @@ func TestConnackTellsLimits(t *testing.T) {
 	if !strings.HasPrefix(p.AssignedClientID, "gw-") || len(p.AssignedClientID) != 35 {
 		t.Errorf("assigned client id %q", p.AssignedClientID)
 	}
-	if p.MaximumQosFlag || p.RetainAvailableFlag || p.WildcardSubAvailableFlag || p.SubIDAvailableFlag || !p.SharedSubAvailableFlag {
+	if p.MaximumQosFlag || p.RetainAvailableFlag || p.WildcardSubAvailableFlag || p.SubIDAvailableFlag || p.SharedSubAvailableFlag {
 		t.Errorf("availability flags: %+v", p)
 	}
 }
@@ -743,7 +745,7 @@ func TestWordsOfTheBroker(t *testing.T) {
 	c := w.open("a", 5)
 	c.subscribe(1, filter("a", 0)).want("SUBACK 1 00")
 	c.publish("a", 0, 0, "x", user("priority", "7"), user("delay", "soon")).want(`PUBLISH a "x" q0 priority=7 delay=soon`)
-	c.publish("a", 1, 1, "x", user("delay", "5s")).want(`PUBACK 1 83 "delay: not supported yet"`)
+	c.publish("a", 1, 1, "x", user("delay", "400d")).want(`PUBACK 1`, `PUBLISH a "x" q0 delay=400d`) // no delay of ours
 }
 
 func TestWillIsAskedForAtConnect(t *testing.T) {

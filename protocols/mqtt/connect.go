@@ -173,6 +173,9 @@ func (c *conn) readWill(pk *packets.Packet) (*core.Will, *fault) {
 		return nil, &fault{codeTopicInvalid, err.Error()}
 	}
 	to := targetOf("", w.WillTopic)
+	if to.delay > 0 {
+		to.refused = core.NotYet("a will to $delayed/ (will delay does it)")
+	}
 	if to.refused != nil {
 		return nil, &fault{willCode(to.refused), to.refused.Text}
 	}
@@ -274,9 +277,8 @@ func (c *conn) encodeConnack(present bool) []byte {
 			MaximumPacketSize: uint32(c.options.PacketMax),
 			TopicAliasMaximum: uint16(max(c.options.TopicAliasMaximum, 0)),
 			AssignedClientID:  c.connack.assigned,
-			// Retain, wildcards and subscription identifiers are there, which
-			// is what silence means; shared subscriptions are not there yet.
-			SharedSubAvailableFlag: true,
+			// Retain, wildcards, subscription identifiers and shared
+			// subscriptions are there, which is what silence means.
 		}
 		if c.expiry != c.connack.asked {
 			pk.Properties.SessionExpiryIntervalFlag = true

@@ -1,7 +1,9 @@
 package mqtt
 
 import (
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/godwitmq/godwit/core"
 	"github.com/godwitmq/godwit/core/topic"
@@ -24,10 +26,6 @@ const (
 
 // Refusals that are told with a code of their own.
 var (
-	errNoShared = &core.Error{
-		Code: core.CodeBadValue, Reason: core.ReasonUnsupported,
-		Text: "shared subscriptions: not supported yet",
-	}
 	errNoWildcard = &core.Error{
 		Code: core.CodeBadValue, Reason: core.ReasonUnsupported,
 		Text: "a queue is named without wildcards",
@@ -55,8 +53,9 @@ func isShared(filter string) bool { return strings.HasPrefix(filter, sharePrefix
 // A target is what a topic name to publish to stands for.
 type target struct {
 	address core.Address
-	keeps   bool        // RETAIN means something there
-	refused *core.Error // instead of all that
+	keeps   bool          // RETAIN means something there
+	delay   time.Duration // of $delayed/
+	refused *core.Error   // instead of all that
 }
 
 // targetOf translates a topic name, which is free of wildcards.
@@ -85,9 +84,25 @@ func targetOf(vhost, name string) target {
 	case strings.HasPrefix(name, streamPrefix):
 		return target{refused: core.NotYet("publishing to $stream/")}
 	case strings.HasPrefix(name, delayedPrefix):
-		return target{refused: core.NotYet("publishing to $delayed/")}
+		return delayedTarget(vhost, name[len(delayedPrefix):])
 	}
 	return target{address: core.Address{VHost: vhost, Exchange: core.TopicExchange, Topic: name}, keeps: true}
+}
+
+// delayedTarget translates SECONDS/TOPIC, where TOPIC is any name that can be
+// published to.
+func delayedTarget(vhost, rest string) target {
+	number, name, _ := strings.Cut(rest, "/")
+	n, err := strconv.ParseUint(number, 10, 32)
+	switch {
+	case err != nil || name == "":
+		return target{refused: core.Errorf(core.CodeSyntax, "want $delayed/SECONDS/topic")}
+	case strings.HasPrefix(name, delayedPrefix):
+		return target{refused: core.Errorf(core.CodeSyntax, "one $delayed/ is enough")}
+	}
+	t := targetOf(vhost, name)
+	t.delay = time.Duration(n) * time.Second
+	return t
 }
 
 func named(vhost, exchange, name, want string) target {
@@ -101,6 +116,7 @@ func named(vhost, exchange, name, want string) target {
 type source struct {
 	address core.Address // exchange and filter, or a queue
 	queue   bool
+	share   string // the group it is shared by: address is what the group's queue is bound to
 	prefix  string // what delivered topics begin with, so that they match the filter [MQTT-3.3.2-3]
 }
 
@@ -124,7 +140,7 @@ func sourceOf(vhost, filter string) (source, *core.Error) {
 	case strings.HasPrefix(filter, sharePrefix+"$queue/"), isShared(filter) && strings.Contains(filter, "/"+queuePrefix):
 		return s, errShareQueue
 	case isShared(filter):
-		return s, errNoShared
+		return sharedSource(vhost, filter[len(sharePrefix):])
 	case strings.HasPrefix(filter, delayedPrefix):
 		return s, core.Errorf(core.CodeSyntax, "$delayed/ is for publishing")
 	case strings.HasPrefix(filter, streamPrefix):
@@ -137,6 +153,23 @@ func sourceOf(vhost, filter string) (source, *core.Error) {
 		return s, core.NotYet("subscribing to $SYS/")
 	}
 	return s, nil
+}
+
+// sharedSource reads GROUP/FILTER [MQTT-4.8.2-1] [MQTT-4.8.2-2].
+func sharedSource(vhost, rest string) (source, *core.Error) {
+	group, filter, _ := strings.Cut(rest, "/")
+	switch {
+	case group == "" || filter == "" || topic.HasWildcard(group):
+		return source{}, core.Errorf(core.CodeSyntax, "want $share/GROUP/FILTER")
+	case isShared(filter):
+		return source{}, core.Errorf(core.CodeSyntax, "one $share is enough")
+	}
+	if err := core.CheckName(group); err != nil {
+		return source{}, core.AsError(err)
+	}
+	s, err := sourceOf(vhost, filter)
+	s.share, s.queue = group, true
+	return s, err
 }
 
 func queueSource(s source, filter string) (source, *core.Error) {
@@ -186,8 +219,8 @@ func (s *source) suits(spec *core.ExchangeSpec) *core.Error {
 	return nil
 }
 
-// isExchange says whether the filter names an exchange.
-func (s *source) isExchange() bool { return !s.queue && s.prefix != "" }
+// isExchange says whether the filter names an exchange, shared or not.
+func (s *source) isExchange() bool { return (!s.queue || s.share != "") && s.prefix != "" }
 
 // nameOf is the topic name that a client uses for an address; ok is false if
 // MQTT has none for it.

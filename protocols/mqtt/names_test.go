@@ -26,7 +26,13 @@ func TestTargets(t *testing.T) {
 		{"$SYS/broker", "denied"},
 		{"$share/g/a", "syntax"},
 		{"$stream/s", "bad_value"},
-		{"$delayed/5/a", "bad_value"},
+		{"$delayed/5/a", "t/a"},
+		{"$delayed/5/$queue/a", "q/a"},
+		{"$delayed/5", "syntax"},
+		{"$delayed/soon/a", "syntax"},
+		{"$delayed/-1/a", "syntax"},
+		{"$delayed/5/$delayed/5/a", "syntax"},
+		{"$delayed/5/$SYS/a", "denied"},
 		{"$replay/first/a", "syntax"},
 	} {
 		got := targetOf("/", row.name)

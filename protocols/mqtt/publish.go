@@ -129,6 +129,9 @@ func (p *publishing) message(f *frame, t *target, now func() time.Time) *core.Me
 		p.headers(m)
 		p.words(m, now)
 	}
+	if t.delay > 0 {
+		m.NotBefore = now().Add(t.delay)
+	}
 	return m
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -161,8 +162,9 @@ func asksForHeaders(user []packets.UserProperty) bool {
 type doing byte
 
 const (
-	listening doing = iota
-	keeping         // the rest of its todo
+	sharing doing = iota // the group's queue is being declared
+	listening
+	keeping // the rest of its todo
 )
 
 // A step is one filter of a subscribing on its way through core: first the
@@ -240,6 +242,10 @@ func (c *conn) subscribeFilter(pack *subscribing, i int, f *packets.Subscription
 		s.only = core.Transient
 	}
 	st := &step{pack: pack, at: i, sub: s, doing: listening}
+	if s.source.share != "" && s.noLocal { // [MQTT-3.8.3-4]
+		c.refuseFilter(pack, i, core.Errorf(core.CodeSyntax, "No Local of a shared subscription"))
+		return
+	}
 	st.old = c.subs.put(s)
 	st.todo = c.todo(s, st.old)
 	c.begin(st)
@@ -261,7 +267,7 @@ func (c *conn) sourceOf(filter string) (source, *core.Error) {
 
 // wantsRetained is Retain Handling [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11].
 func wantsRetained(s, old *subscription) bool {
-	if s.source.address.Exchange != core.TopicExchange {
+	if s.source.address.Exchange != core.TopicExchange || s.source.share != "" { // MQTT 5, 4.8.2: none for a shared one
 		return false
 	}
 	return s.handling == 0 || (s.handling == 1 && old == nil)
@@ -285,16 +291,16 @@ func (c *conn) refuseFilter(pack *subscribing, i int, err *core.Error) {
 // that there is one with QoS 0. What the replaced one had and this one has not
 // goes.
 func (c *conn) todo(s, old *subscription) (todo []durable) {
-	if !c.durable || s.source.queue {
+	if !c.durable || (s.source.queue && s.source.share == "") {
 		return nil
 	}
-	if s.qos > 0 {
+	if s.qos > 0 && s.source.share == "" {
 		changes := []core.Change{c.queueSpec(), {Do: core.Alter, Binding: c.binding(s)}}
 		todo = append(todo, durable{changes: changes, binds: true})
 	} else {
 		todo = append(todo, durable{note: &core.Note{Key: filterKey(s.filter), Value: encodeSubscription(s)}})
 	}
-	if old != nil && (old.qos > 0) != (s.qos > 0) {
+	if old != nil && s.source.share == "" && (old.qos > 0) != (s.qos > 0) {
 		todo = append(todo, c.undone(old)...)
 	}
 	return todo
@@ -303,9 +309,9 @@ func (c *conn) todo(s, old *subscription) (todo []durable) {
 // undone is what leaves the disk with a subscription.
 func (c *conn) undone(s *subscription) []durable {
 	switch {
-	case !c.durable || s.source.queue:
+	case !c.durable || (s.source.queue && s.source.share == ""):
 		return nil
-	case s.qos > 0:
+	case s.qos > 0 && s.source.share == "":
 		return []durable{{changes: []core.Change{{Do: core.Remove, Binding: c.binding(s)}}, removes: true}}
 	}
 	return []durable{{note: &core.Note{Key: filterKey(s.filter)}, removes: true}}
@@ -322,6 +328,17 @@ func (c *conn) binding(s *subscription) *core.BindingSpec {
 func (c *conn) begin(st *step) {
 	s := st.sub
 	where := core.Sub{ID: s.sub, Where: s.source.address}
+	if s.source.share != "" {
+		var changes []core.Change
+		where.Where.Exchange = core.DefaultExchange
+		where.Where.Topic, changes = core.Shared(s.source.share, core.BindingSpec{Source: s.source.address}, c.keepsGroup())
+		if st.doing != sharing {
+			st.doing = sharing
+			c.session.Apply(changes, c.waitFor(st))
+			return
+		}
+		st.doing = listening
+	}
 	token := c.waitFor(st)
 	if s.source.queue {
 		where.Credit = c.credit()
@@ -330,6 +347,15 @@ func (c *conn) begin(st *step) {
 	}
 	where.Only, where.NoLocal, where.Merge = s.only, s.noLocal, true
 	c.session.Listen(where, token)
+}
+
+// keepsGroup is how long the queue of a group waits for this session to come
+// back; 0: it goes with its last member.
+func (c *conn) keepsGroup() time.Duration {
+	if !c.durable {
+		return 0
+	}
+	return max(c.expiry, time.Minute)
 }
 
 // waitFor remembers a step until core confirms it.
@@ -352,6 +378,10 @@ func (c *conn) confirmStep(out []byte, e *core.Event) []byte {
 		return out
 	}
 	err := core.AsError(e.Err)
+	if st.doing == sharing && (err == nil || err.Code == core.CodeConflict) {
+		c.begin(st) // the group's queue is there
+		return c.finished(out, st.pack)
+	}
 	if st.doing == keeping {
 		if err != nil && err.Code == core.CodeNotFound && st.todo[0].removes {
 			err = nil
@@ -422,7 +452,7 @@ func (c *conn) undo(st *step, err *core.Error) {
 	case typeUnsuback: // the live part is gone already
 		c.refuseFilter(st.pack, st.at, err)
 	default: // a subscription of an earlier connection that is not allowed any more
-		if st.doing == listening {
+		if st.doing != keeping {
 			c.subs.remove(st.sub)
 			c.keep(&step{pack: st.pack, sub: st.sub, todo: c.undone(st.sub)})
 		}
@@ -535,7 +565,7 @@ func (g *grant) add(s *subscription) {
 	if s.id > 0 {
 		g.ids = append(g.ids, s.id)
 	}
-	g.prefix, g.queue, g.found = s.source.prefix, s.source.queue, true
+	g.prefix, g.queue, g.found = s.source.prefix, s.source.queue && s.source.share == "", true
 }
 
 // retains is the RETAIN flag: 1 on retained values, else as published if a

@@ -172,8 +172,14 @@ func (h *handler) nack() error {
 		}
 		op.Back.Dead = !requeue
 	}
-	if _, ok := h.get("delay"); ok {
-		return core.NotYet("header delay of NACK")
+	if text, ok := h.get("delay"); ok {
+		var err error
+		if op.Back.Delay, err = milliseconds("delay", text); err != nil {
+			return err
+		}
+		if op.Back.Dead && op.Back.Delay > 0 {
+			return core.Errorf(core.CodeBadValue, "headers delay and requeue:false say two things: use one")
+		}
 	}
 	return h.settle(op)
 }

@@ -143,6 +143,7 @@ func (h *handler) loginOf(header *frame.Header) (l core.Login, err error) {
 			return l, err
 		}
 		l.Identity.Client = client
+		h.client = client
 	}
 	if l.Identity.VHost, err = h.vhost(header.Get(frame.Host)); err != nil {
 		return l, err

@@ -53,6 +53,7 @@ type handler struct {
 	subscribed   map[string]*subscription // by the client's id
 	numbers      uint32                   // of subscriptions, given so far
 	transactions map[string]*transaction
+	client       string                  // the client-id of CONNECT
 	temps        map[string]core.Address // reply addresses by their /temp-queue name
 	tags         []core.Tag
 
@@ -296,7 +297,8 @@ func (h *handler) deliverEvent(out []byte, e *core.Event) []byte {
 		h.link.Resume()
 	case core.Evicted:
 		h.endLater(&failure{err: core.AsError(e.Err)})
-	case core.Drained: // we never pull
+	case core.Drained: // we never pull, but browse
+		return h.browsed(out, e)
 	}
 	return out
 }

@@ -32,8 +32,10 @@ const (
 	queueField     // an argument for a queue that this SEND creates
 	exchangeField  // of an exchange that this SEND declares
 	reservedField  // of the protocol: never carried, so that nobody forges it
-	laterField     // not supported yet
-	neverField     // not supported
+	delayField     // relative, ms
+	deliverAtField // absolute, unix ms
+	dedupField
+	neverField // not supported
 )
 
 // fieldOf is the one table of SEND's headers.
@@ -71,8 +73,12 @@ func fieldOf(name []byte) field {
 		return timestampField
 	case "message-id":
 		return messageIDField
-	case "delay", "x-delay", "AMQ_SCHEDULED_DELAY", "deliver-at", "AMQ_SCHEDULED_TIME", "dedup", "_AMQ_DUPL_ID":
-		return laterField
+	case "delay", "x-delay", "AMQ_SCHEDULED_DELAY":
+		return delayField
+	case "deliver-at", "AMQ_SCHEDULED_TIME":
+		return deliverAtField
+	case "dedup", "_AMQ_DUPL_ID":
+		return dedupField
 	case "AMQ_SCHEDULED_PERIOD", "AMQ_SCHEDULED_REPEAT", "AMQ_SCHEDULED_CRON":
 		return neverField
 	}
@@ -108,7 +114,8 @@ func isQueueArgument(name string) bool {
 	switch name {
 	case "durable", "auto-delete", "exclusive", "x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes",
 		"x-overflow", "x-dead-letter-exchange", "x-dead-letter-routing-key", "x-max-priority", "x-delivery-limit",
-		"x-single-active-consumer", "x-queue-type", "x-max-age":
+		"x-single-active-consumer", "x-queue-type", "x-max-age",
+		"x-dead-letter", "x-backoff", "x-max-wait", "x-lease", "x-keyed":
 		return true
 	}
 	return false
@@ -223,10 +230,62 @@ func setArgument(q *core.QueueSpec, name, value string) (err error) {
 		q.Overflow, err = overflow(name, value)
 	case "x-queue-type":
 		err = queueType(name, value)
+	case "x-dead-letter-exchange", "x-dead-letter-routing-key":
+		err = deadLetter(q, name, value)
+	default:
+		err = setOurs(q, name, value)
+	}
+	return err
+}
+
+// setOurs puts an argument into a spec that only we have.
+func setOurs(q *core.QueueSpec, name, value string) (err error) {
+	switch name {
+	case "x-dead-letter":
+		q.DeadLetter, err = canonical(name, value)
+	case "x-backoff":
+		q.Backoff = value
+	case "x-max-wait":
+		q.MaxWait, err = milliseconds(name, value)
+	case "x-lease":
+		q.Lease, err = milliseconds(name, value)
+	case "x-keyed":
+		q.Keyed, err = boolean(name, value)
 	default:
 		err = core.NotYet("header " + name)
 	}
 	return err
+}
+
+// canonical reads a destination as the core names it.
+func canonical(name, value string) (string, error) {
+	p, err := (&names{}).target(value)
+	if err != nil {
+		return "", badValue(name, value, "a destination")
+	}
+	return p.at.String(), nil
+}
+
+// deadLetter reads RabbitMQ's two headers, in any order: an exchange, whose
+// name is empty where the key names a queue, and a key.
+func deadLetter(q *core.QueueSpec, name, value string) error {
+	a := core.Address{Exchange: core.DefaultExchange}
+	switch known, err := core.ParseAddress("/", q.DeadLetter); {
+	case err == nil:
+		a = known
+	case q.DeadLetter == "t/": // its key is still to come
+		a.Exchange = core.TopicExchange
+	}
+	if name == "x-dead-letter-routing-key" {
+		a.Topic = value
+	} else if a.Exchange = value; value == "" {
+		a.Exchange = core.DefaultExchange
+	}
+	if err := core.CheckName(a.Exchange); err != nil {
+		return err
+	}
+	q.DeadLetter = a.String()
+	return nil
 }
 
 func overflow(name, value string) (core.Overflow, error) {

@@ -49,7 +49,7 @@ func (h *handler) message(out []byte, e *core.Event) []byte {
 	n := uint64(0)
 	if s.mode != ackAuto {
 		n = h.track(s, e.Tag)
-	} else if !live {
+	} else if !live && !s.browse {
 		h.settled = append(h.settled, e.Tag)
 	}
 	seq := e.Tag.Seq
@@ -135,6 +135,9 @@ func (p *Protocol) buildShared(m *core.Message, v wire.Version, s style) []byte 
 	w.number("timestamp", m.Arrived.UnixMilli())
 	if m.Key != "" {
 		w.text("JMSXGroupID", m.Key)
+	}
+	if m.Dedup != "" {
+		w.text("dedup", m.Dedup)
 	}
 	w.users(m)
 	return w.end(m.Body)

@@ -178,7 +178,10 @@ func warningOf(a *answer, e *core.Event) string {
 // where that is no harm.
 func (h *handler) unconfirmed(out []byte, a *answer, e *core.Error) []byte {
 	switch {
-	case a.step == stepDeclared && e.Code == core.CodeConflict && !a.sub.strict && !h.protocol.options.StrictQueues:
+	case a.step == stepDeclared && e.Code == core.CodeConflict && a.sub.strict:
+	case a.step == stepDeclared && e.Code == core.CodeConflict && a.sub.named:
+		return h.declared(out, a) // it is there, as another member made it
+	case a.step == stepDeclared && e.Code == core.CodeConflict && !h.protocol.options.StrictQueues:
 		a.sub.warning = "the queue exists with other settings: " + e.Text
 		return h.declared(out, a)
 	case a.step == stepResume && e.Code == core.CodeConflict && !h.protocol.options.StrictQueues:

@@ -36,7 +36,10 @@ type draft struct {
 	transient   bool
 	expires     time.Time
 	lives       time.Duration
+	deliverAt   time.Time
+	delay       time.Duration
 	key         entry
+	dedup       entry
 	text        []byte  // scratch: the text that the message keeps
 	entries     []entry // headers it keeps
 }
@@ -159,12 +162,12 @@ func (h *handler) readField(d *draft, f field, name, value []byte) (err error) {
 		d.queue = true
 	case exchangeField:
 		d.exchange = true
-	case laterField:
-		return core.NotYet("header " + string(name))
+	case dedupField:
+		d.dedup = d.keep("", nil, value)
 	case neverField:
 		return core.Errorf(core.CodeBadValue, "header %s: recurring messages are not supported", name)
 	case userField, reservedField:
-	case expiresField, expirationField, priorityField, persistentField, qosField, retainField:
+	case expiresField, expirationField, priorityField, persistentField, qosField, retainField, delayField, deliverAtField:
 		err = d.readValue(f, string(value))
 	}
 	return err
@@ -181,6 +184,12 @@ func (d *draft) readValue(f field, value string) (err error) {
 		}
 	case expirationField:
 		d.lives, err = milliseconds("expiration", value)
+	case delayField:
+		d.delay, err = milliseconds("delay", value)
+	case deliverAtField:
+		if n, err = count("deliver-at", value); n > 0 {
+			d.deliverAt = time.UnixMilli(n)
+		}
 	case priorityField:
 		n, err = count("priority", value)
 		d.priority = uint8(min(n, 9))
@@ -322,8 +331,11 @@ func (h *handler) compose(d *draft, to core.Address) *core.Message {
 	if d.expires.IsZero() && d.lives > 0 {
 		m.Expires = h.broker.Now().Add(d.lives)
 	}
+	if m.NotBefore = d.deliverAt; d.deliverAt.IsZero() && d.delay > 0 {
+		m.NotBefore = h.broker.Now().Add(d.delay)
+	}
 	text := string(d.text)
-	m.Key = text[d.key.mid:d.key.to]
+	m.Key, m.Dedup = text[d.key.mid:d.key.to], text[d.dedup.mid:d.dedup.to]
 	m.Headers = l.headers[:0]
 	if len(d.entries) > len(l.headers) {
 		m.Headers = make([]core.Header, 0, len(d.entries))

@@ -1,10 +1,14 @@
 package stomp
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-stomp/stomp/v3/frame"
 
@@ -43,8 +47,11 @@ type subscription struct {
 	build  func(*core.Message) []byte
 
 	made    []core.Change // to be declared first
+	browse  bool          // shows what a queue holds, and takes nothing
 	private bool          // the queue is this subscription's own
 	strict  bool          // what exists with other settings is an error
+	named   bool          // it is a group's, or outlives the connection
+	forget  bool          // and goes when this subscription has ended
 	recall  bool          // wants the retained values
 	auto    bool          // made for a reply-to, not by SUBSCRIBE
 	warning string        // on its RECEIPT
@@ -67,9 +74,17 @@ type wanted struct {
 	bytes     int64
 	spec      core.Sub
 	recall    bool
+	recallSet bool       // retain-handling was said
+	group     string     // shared by its members
+	name      string     // of a durable subscription of the client-id
+	queue     string     // x-queue-name: of a queue to be bound
 	arguments []argument // of a queue
 	exchange  []argument // of an exchange
-	queue     string     // x-queue-name
+}
+
+// durable says whether the header durable says so.
+func (w *wanted) durable() bool {
+	return slices.Contains(w.arguments, argument{"durable", "true"})
 }
 
 type argument struct{ name, value string }
@@ -168,7 +183,7 @@ func (w *wanted) read(name, value string, l *Limits) (err error) {
 	case "no-local":
 		w.spec.NoLocal, err = boolean(name, value)
 	case "retain-handling":
-		w.recall = value != "2"
+		w.recall, w.recallSet = value != "2", true
 		if value != "0" && value != "1" && value != "2" {
 			err = badValue(name, value, "0, 1 or 2")
 		}
@@ -179,12 +194,20 @@ func (w *wanted) read(name, value string, l *Limits) (err error) {
 		if err != nil {
 			err = badValue(name, value, "a number")
 		}
+	case "x-exclusive", "activemq.exclusive":
+		w.spec.Exclusive, err = boolean(name, value)
+	case "browser":
+		w.spec.Peek, err = boolean(name, value)
 	case "persistent":
 		w.arguments = append(w.arguments, argument{name, value})
-	case "x-queue-name":
-		w.queue, err = value, core.CheckTopic(value)
 	case bindingMatch:
 		w.spec.Match, err = readMatch(name, value)
+	case "group":
+		w.group, err = value, core.CheckName(value)
+	case "x-queue-name":
+		w.queue, err = value, core.CheckTopic(value)
+	case "activemq.subscriptionName", "durable-subscription-name", "durable-subscriber-name":
+		w.name, err = value, core.CheckName(value)
 	default:
 		return w.readArgument(name, value)
 	}
@@ -214,12 +237,7 @@ func laterOption(name, value string) error {
 		if value == "" {
 			return nil
 		}
-	case "browser":
-		if yes, err := boolean(name, value); err != nil || !yes {
-			return err
-		}
-	case "group", "activemq.subscriptionName", "durable-subscription-name", "durable-subscriber-name",
-		"x-stream-offset", "x-stream-epoch":
+	case "x-stream-offset", "x-stream-epoch":
 	default:
 		if strings.HasPrefix(name, "x-stream-filter") {
 			return core.Errorf(core.CodeBadValue, "header %s is not supported: use selector", quoted(name))
@@ -272,9 +290,6 @@ func (h *handler) point(s *subscription, p place, w *wanted, destination string)
 				return err
 			}
 		}
-		if w.queue != "" {
-			return h.pointBound(s, p, w)
-		}
 		return h.pointTopic(s, p, w)
 	case topicPlace:
 		return h.pointTopic(s, p, w)
@@ -301,10 +316,8 @@ func (w *wanted) misplaced(kind placeKind) error {
 		return core.Errorf(core.CodeBadValue, "header %s: only /exchange/NAME is an exchange", w.exchange[0].name)
 	case len(w.spec.Args) > 0 || w.spec.Match != core.MatchAll:
 		return core.Errorf(core.CodeBadValue, "header %s: only a headers exchange is asked for headers", bindingMatch)
-	case w.queue != "" && kind == topicPlace:
-		return core.NotYet("header x-queue-name on a topic")
-	case w.queue != "":
-		return core.Errorf(core.CodeBadValue, "header x-queue-name: it names the queue behind /exchange/NAME")
+	case kind != queuePlace && kind != madePlace && kind != topicPlace && w.group+w.name+w.queue != "":
+		return core.Errorf(core.CodeBadValue, "headers group, x-queue-name and those of a durable subscription are for topics and exchanges")
 	}
 	return nil
 }
@@ -322,14 +335,20 @@ func (h *handler) describe(s *subscription, p place, w *wanted, destination stri
 		return p, err
 	}
 	s.where = p.at
+	if old, there := h.broker.Exchange(p.at.VHost, spec.Name); there && old == *spec {
+		return p, nil
+	}
 	s.made = append(s.made, core.Change{Do: core.Declare, Exchange: spec})
 	s.strict = true
 	return p, nil
 }
 
-// pointBound binds a named queue to an exchange, both made if they are not
-// there, and consumes it: others may share it, and it stays.
+// pointBound binds a named queue to a topic or exchange, both made if they are
+// not there, and consumes it: others may share it, and it stays.
 func (h *handler) pointBound(s *subscription, p place, w *wanted) error {
+	if s.spec.Peek {
+		return core.Errorf(core.CodeBadValue, "header browser is for queues alone")
+	}
 	if core.ReservedName(w.queue) {
 		return core.Errorf(core.CodeDenied, "queues whose names begin with $ are the broker's own")
 	}
@@ -342,14 +361,26 @@ func (h *handler) pointBound(s *subscription, p place, w *wanted) error {
 	if len(w.arguments) > 0 || h.mustExist(w.queue) != nil { // one that is there keeps its settings
 		s.made = append(s.made, core.Change{Do: core.Declare, Queue: spec})
 	}
-	s.made = append(s.made,
-		core.Change{Do: core.Declare, Binding: &core.BindingSpec{
-			Queue: w.queue, Source: p.at, Args: s.spec.Args, Match: s.spec.Match, NoLocal: s.spec.NoLocal,
-		}})
+	to := s.binding(p)
+	to.Queue = w.queue
+	s.made = append(s.made, core.Change{Do: core.Declare, Binding: &to})
 	s.source, s.strict = queueSource, true
-	s.spec.NoLocal, s.spec.Args, s.spec.Match = false, nil, core.MatchAll // the binding's
-	s.spec.Where = core.Address{VHost: p.at.VHost, Exchange: core.DefaultExchange, Topic: w.queue}
+	s.recall = w.recall && w.recallSet && p.kind == topicPlace
+	s.reads(w.queue)
 	return nil
+}
+
+// binding is what the queue behind a subscription is bound to: its conditions
+// are the binding's from now on.
+func (s *subscription) binding(p place) core.BindingSpec {
+	to := core.BindingSpec{Source: p.at, Args: s.spec.Args, Match: s.spec.Match, NoLocal: s.spec.NoLocal}
+	s.spec.Args, s.spec.Match, s.spec.NoLocal = nil, core.MatchAll, false
+	return to
+}
+
+// reads lets a subscription read a queue of its destination's virtual host.
+func (s *subscription) reads(queue string) {
+	s.spec.Where = core.Address{VHost: s.where.VHost, Exchange: core.DefaultExchange, Topic: queue}
 }
 
 func (h *handler) pointQueue(s *subscription, p place, w *wanted) error {
@@ -361,7 +392,14 @@ func (h *handler) pointQueue(s *subscription, p place, w *wanted) error {
 	if s.spec.NoLocal {
 		return core.Errorf(core.CodeBadValue, "header no-local: a queue gives each message to somebody")
 	}
+	if w.group != "" || w.name != "" || w.queue != "" {
+		return core.Errorf(core.CodeBadValue, "headers group, x-queue-name and those of a durable subscription are for topics: a queue is shared and durable by itself")
+	}
 	s.source, s.spec.Where = queueSource, p.at
+	if s.spec.Peek {
+		s.browse, s.mode, s.acks = true, ackAuto, false // what is not taken is not settled
+		return nil
+	}
 	if p.kind == madePlace {
 		if len(w.arguments) > 0 {
 			s.warning = "the queue exists: its arguments were not used"
@@ -384,10 +422,19 @@ func (h *handler) pointQueue(s *subscription, p place, w *wanted) error {
 // pointTopic makes a live subscription, or with acknowledgements a private
 // queue, so that prefetch, NACK and redelivery mean what they say.
 func (h *handler) pointTopic(s *subscription, p place, w *wanted) error {
+	switch {
+	case w.group == "" && w.name == "" && w.queue != "":
+		return h.pointBound(s, p, w)
+	case w.group != "" || w.name != "" || w.durable():
+		return h.pointNamed(s, p, w)
+	}
 	for _, a := range w.arguments {
 		if !ofPassing(a) {
 			return core.NotYet("header " + a.name + " of a durable subscription on a topic")
 		}
+	}
+	if s.spec.Peek || s.spec.Exclusive || s.spec.Priority != 0 {
+		return core.Errorf(core.CodeBadValue, "headers browser, x-exclusive and x-priority are for queues alone")
 	}
 	s.recall = w.recall && p.kind == topicPlace
 	s.spec.Where = p.at
@@ -400,17 +447,70 @@ func (h *handler) pointTopic(s *subscription, p place, w *wanted) error {
 	l := &h.protocol.options.Limits
 	name := fmt.Sprintf("$live/%s/%d", h.id, s.number)
 	s.source, s.private = queueSource, true
+	to := s.binding(p)
+	to.Queue, to.Owned = name, true
 	s.made = append(s.made,
 		core.Change{Do: core.Declare, Queue: &core.QueueSpec{
 			Name: name, Class: core.Memory, Overflow: core.DropOldest, AutoDelete: true, Owned: true,
 			MaxMessages: l.LiveMessages, MaxBytes: l.LiveBytes,
 		}},
-		core.Change{Do: core.Declare, Binding: &core.BindingSpec{
-			Queue: name, Source: p.at, Args: s.spec.Args, Match: s.spec.Match, NoLocal: s.spec.NoLocal, Owned: true,
-		}})
-	s.spec.NoLocal, s.spec.Args, s.spec.Match = false, nil, core.MatchAll // the binding's
-	s.spec.Where = core.Address{VHost: p.at.VHost, Exchange: core.DefaultExchange, Topic: name}
+		core.Change{Do: core.Declare, Binding: &to})
+	s.reads(name)
 	return nil
+}
+
+// pointNamed puts a queue behind a subscription on a topic: a group's, or one
+// that outlives its connection.
+func (h *handler) pointNamed(s *subscription, p place, w *wanted) error {
+	switch {
+	case w.queue != "":
+		return core.Errorf(core.CodeBadValue, "header x-queue-name: a group, and a durable subscription with a name, have queues of their own")
+	case s.spec.Peek:
+		return core.Errorf(core.CodeBadValue, "header browser is for queues alone")
+	case w.group != "" && s.spec.NoLocal:
+		return core.Errorf(core.CodeBadValue, "header no-local: a group gives each message to one of its members")
+	case w.name != "" && w.group == "" && h.client == "":
+		return core.Errorf(core.CodeBadValue, "a durable subscription with a name needs the header client-id in CONNECT")
+	}
+	s.source, s.named = queueSource, true
+	s.recall = w.recall && w.recallSet && w.group == "" && p.kind == topicPlace
+	to := s.binding(p)
+	var made []core.Change
+	switch {
+	case w.group != "":
+		keep := time.Duration(0)
+		if w.durable() {
+			keep = maxSpan
+		}
+		to.Queue, made = core.Shared(w.group, to, keep)
+	case w.name != "":
+		to.Queue = h.ownQueue(h.client, w.name)
+		s.spec.TakeOver = true
+	default:
+		to.Queue = h.ownQueue(s.id, sumOf(&to))
+	}
+	if made == nil {
+		made = h.broker.Durable(h.names.vhost, to)
+	}
+	s.made = append(s.made, made...)
+	s.reads(to.Queue)
+	return nil
+}
+
+// sumOf tells what durable subscriptions of one id ask for apart.
+func sumOf(to *core.BindingSpec) string {
+	sum := sha256.New()
+	sum.Write([]byte(to.Source.String()))
+	for _, f := range to.Settings() {
+		fmt.Fprintf(sum, " %q %q", f.Name, f.Value)
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:4])
+}
+
+// ownQueue is the name of a durable subscription's queue. The user is part of
+// it: nobody reads another's.
+func (h *handler) ownQueue(who, name string) string {
+	return "$stomp/" + core.QueuePart(h.session.Identity().User) + "/" + core.QueuePart(who) + "/" + core.QueuePart(name)
 }
 
 // ofPassing says whether an argument says what a subscription on a topic is
@@ -431,7 +531,7 @@ func (h *handler) reserve(s *subscription, w *wanted) error {
 	if s.source != queueSource {
 		return nil
 	}
-	s.spec.Credit = core.Credit{Messages: w.messages, Bytes: w.bytes, Auto: true}
+	s.spec.Credit = core.Credit{Messages: w.messages, Bytes: w.bytes, Auto: !s.browse}
 	if s.mode == ackAuto {
 		return nil
 	}
@@ -499,6 +599,21 @@ func (h *handler) declared(out []byte, a *answer) []byte {
 	return h.letGo(out, s, ending)
 }
 
+// browsed says that a browser has seen all there is, or all that it has room
+// for: a MESSAGE that says so.
+func (h *handler) browsed(out []byte, e *core.Event) []byte {
+	s := h.subscription(e.Sub)
+	if s == nil || !s.browse || s.cancelled.Load() || h.over() {
+		return out
+	}
+	out = append(out, s.prefix...)
+	out = append(out, "0-0\ndestination:"...)
+	out, _ = wire.AppendText(out, h.version, string(appendDestination(nil, s.where, h.names.opaqueStyle())))
+	out = append(out, "\nbrowser:end\ncontent-length:0\n\n\x00"...)
+	h.link.Border(len(out), true)
+	return out
+}
+
 // stands goes on when a subscription stands: now its reader may see what is
 // retained.
 func (h *handler) stands(s *subscription) {
@@ -523,8 +638,23 @@ func (h *handler) unsubscribe() error {
 	if s == nil {
 		return core.Errorf(core.CodeNotFound, "no subscription %s", quoted(id))
 	}
+	s.forget = s.named && h.forgets()
 	h.drop(s, h.owe(answer{step: stepReceipt, command: frame.UNSUBSCRIBE, receipt: h.receipt()}))
 	return nil
+}
+
+// forgets says whether an UNSUBSCRIBE deletes what is kept for it: it says that
+// it is durable, as its SUBSCRIBE did.
+func (h *handler) forgets() bool {
+	if durable, _ := h.get("durable"); durable == "true" {
+		return true
+	}
+	for _, name := range []string{"activemq.subscriptionName", "durable-subscription-name", "durable-subscriber-name"} {
+		if _, ok := h.get(name); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // drop cancels a subscription; ending is the token of who waits for that.
@@ -574,6 +704,10 @@ func (h *handler) letGo(out []byte, s *subscription, ending uint64) []byte {
 		delete(h.standing, s.number)
 	}
 	h.mu.Unlock()
+	if s.forget {
+		remove := core.Change{Do: core.Remove, Queue: &core.QueueSpec{Name: s.spec.Where.Topic}, Own: true}
+		h.session.Apply([]core.Change{remove}, h.owe(answer{step: stepGone, command: frame.UNSUBSCRIBE}))
+	}
 	if a, ok := h.redeem(ending); ok && a.receipt.asked {
 		out = h.appendReceipt(out, a.receipt, "")
 	}

@@ -127,11 +127,6 @@ func (h *handler) sendLater(name string, m *core.Message, r receipt) error {
 // settleLater takes acknowledgements into a transaction.
 func (h *handler) settleLater(tx *transaction, s *subscription, numbers []uint64, op core.Op, r receipt) error {
 	tx.held = append(tx.held, heldDeliveries{s, numbers})
-	for _, other := range tx.ops {
-		if op.Nack != nil && other.Nack != nil && op.Back != other.Back {
-			return core.NotYet("NACKs that requeue and that do not in one transaction")
-		}
-	}
 	return h.later(tx, op, len(numbers)*64, r)
 }
 

@@ -67,7 +67,7 @@ func try(file string, seeds int) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // a leftover in the temporary folder harms nobody
-	for _, part := range []string{"go.mod", "go.sum", "core", "persistence/memory"} {
+	for _, part := range []string{"go.mod", "go.sum", "core", "persistence"} {
 		if err := copyInto(dir, part); err != nil {
 			return err
 		}
@@ -83,7 +83,7 @@ func try(file string, seeds int) error {
 	switch {
 	case err == nil:
 		return fmt.Errorf("%s", m.what)
-	case strings.Contains(string(out), "[build failed]"):
+	case strings.Contains(string(out), "[build failed]"), strings.Contains(string(out), "[setup failed]"):
 		return fmt.Errorf("it does not build: %s", out)
 	}
 	return nil

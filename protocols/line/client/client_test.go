@@ -224,6 +224,46 @@ func TestSubscribe(t *testing.T) {
 	}
 }
 
+// Members of a group share, a durable subscription keeps, an id is kept once, and
+// what is given back for later comes later.
+func TestQueuesBehindSubscriptions(t *testing.T) {
+	addr, _ := serve(t, line.Options{})
+	p, ctx := dial(t, addr, client.Options{}), deadline(t)
+	a, b := dial(t, addr, client.Options{}), dial(t, addr, client.Options{Client: "keeper"})
+	shared, err := a.Subscribe(ctx, "t/jobs/#", client.SubOptions{Group: "pool", Window: 1})
+	must(t, err)
+	_, err = b.Subscribe(ctx, "t/jobs/#", client.SubOptions{Durable: "log"})
+	must(t, err)
+	must(t, b.Close())
+	for range 2 {
+		must(t, p.Publish(ctx, client.Message{Dest: "t/jobs/1", Body: []byte("one"), Dedup: "1"}))
+	}
+	d, err := shared.Next(ctx)
+	must(t, err)
+	began := time.Now()
+	must(t, d.Later(200*time.Millisecond))
+	if d, err = shared.Next(ctx); err != nil || string(d.Body) != "one" || d.Attempt != 2 || time.Since(began) < 200*time.Millisecond {
+		t.Errorf("again, after %v: %+v, %v", time.Since(began), d, err)
+	}
+	must(t, d.AckWait(ctx))
+	b = dial(t, addr, client.Options{Client: "keeper"})
+	kept, err := b.Subscribe(ctx, "t/jobs/#", client.SubOptions{Durable: "log"})
+	must(t, err)
+	if d, err = kept.Next(ctx); err != nil || string(d.Body) != "one" {
+		t.Errorf("kept: %+v, %v", d, err)
+	}
+	must(t, d.Dead())
+	must(t, p.Make(ctx, "q/a"))
+	must(t, p.Make(ctx, "q/b"))
+	must(t, p.Publish(ctx, client.Message{Dest: "q/a", Body: []byte("x")}))
+	if n, err := p.Move(ctx, "q/a", "q/b", 5); n != 1 || err != nil {
+		t.Errorf("moved %d, %v", n, err)
+	}
+	if n, err := p.Redrive(ctx, "q/b", 0); n != 0 || client.Code(err) != 404 {
+		t.Errorf("redriven %d, %v", n, err)
+	}
+}
+
 func TestHandle(t *testing.T) {
 	addr, _ := serve(t, line.Options{})
 	var lost []error

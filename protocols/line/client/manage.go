@@ -65,10 +65,37 @@ func (c *Client) Unbind(ctx context.Context, target, source string, options ...s
 
 // Purge empties a queue and says how many messages went.
 func (c *Client) Purge(ctx context.Context, dest string) (int64, error) {
-	if err := checkWord("the destination", dest); err != nil {
-		return 0, err
+	return c.count(ctx, "PURGE", dest)
+}
+
+// Redrive brings dead letters back to the queues where they died, at most so
+// many, 0: all that are there. It says how many.
+func (c *Client) Redrive(ctx context.Context, dest string, most int64) (int64, error) {
+	return c.count(ctx, "REDRIVE", dest, limit(most)...)
+}
+
+// Move takes what is ready in a queue to another address, at most so many, 0:
+// all that is there. It says how many went.
+func (c *Client) Move(ctx context.Context, source, target string, most int64) (int64, error) {
+	return c.count(ctx, "MOVE", source, append([]string{target}, limit(most)...)...)
+}
+
+func limit(most int64) []string {
+	if most <= 0 {
+		return nil
 	}
-	k, err := c.call(ctx, "PURGE "+dest, 0)
+	return []string{"n=" + strconv.FormatInt(most, 10)}
+}
+
+// count asks for something whose answer is a number.
+func (c *Client) count(ctx context.Context, verb, dest string, words ...string) (int64, error) {
+	words = append([]string{verb, dest}, words...)
+	for _, w := range words {
+		if err := checkWord("a word of "+verb, w); err != nil {
+			return 0, err
+		}
+	}
+	k, err := c.call(ctx, strings.Join(words, " "), 0)
 	if err != nil {
 		return 0, err
 	}

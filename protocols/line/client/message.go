@@ -42,6 +42,7 @@ type Message struct {
 	CorrelationID string // any octets
 	Reply         string // a dest
 	Key           string
+	Dedup         string // the publisher's own id: sent twice, kept once
 	Headers       []Header
 	TTL           time.Duration // 0: it does not expire
 	Delay         time.Duration
@@ -181,6 +182,7 @@ func appendPub(out []byte, m *Message, id uint64) []byte {
 	out = appendLapse(out, "ttl", m.TTL)
 	out = appendLapse(out, "delay", m.Delay)
 	out = appendOption(out, "key", m.Key)
+	out = appendOption(out, "dedup", m.Dedup)
 	out = appendOption(out, "ct", m.ContentType)
 	out = appendOption(out, "cid", m.CorrelationID)
 	if m.Reply != "" {

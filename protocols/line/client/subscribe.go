@@ -28,6 +28,11 @@ type SubOptions struct {
 	Window     int           // unsettled deliveries; 0: 1,000, as the broker says
 	Lease      time.Duration // not settled by then, it goes back; 0: none
 	NoRetained bool          // without the topics' last values
+
+	// Of a topic or exchange: a queue stands behind it, and what comes is
+	// acknowledged as a queue's.
+	Group   string // shared with its other members, on any protocol
+	Durable string // kept under this name while away; Options.Client is needed
 }
 
 // A Subscription is what comes from one SUB.
@@ -52,7 +57,7 @@ func (c *Client) Subscribe(ctx context.Context, dest string, o SubOptions) (*Sub
 	if err := checkWord("the destination", dest); err != nil {
 		return nil, err
 	}
-	queue := len(dest) > 1 && dest[:2] == "q/"
+	queue := (len(dest) > 1 && dest[:2] == "q/") || o.Group != "" || o.Durable != ""
 	s := c.newSubscription()
 	s.manual = o.Ack == AckManual || (o.Ack == AckDefault && queue)
 	if !queue && (o.Ack == AckDefault || o.Ack == AckNone) {
@@ -63,6 +68,8 @@ func (c *Client) Subscribe(ctx context.Context, dest string, o SubOptions) (*Sub
 		line += " window=" + strconv.Itoa(o.Window)
 	}
 	line = string(appendLapse([]byte(line), "lease", o.Lease))
+	line = string(appendOption([]byte(line), "group", o.Group))
+	line = string(appendOption([]byte(line), "durable", o.Durable))
 	if o.NoRetained {
 		line += " retained=none"
 	}
@@ -243,6 +250,12 @@ func (d *Delivery) Ack() error { return d.settle("ACK ", "") }
 
 // Nack gives d back: it comes again, with its Attempt raised.
 func (d *Delivery) Nack() error { return d.settle("NACK ", "") }
+
+// Later gives d back: it comes again after that time, whatever its queue's
+// backoff says.
+func (d *Delivery) Later(after time.Duration) error {
+	return d.settle("NACK ", string(appendLapse(nil, "delay", after)))
+}
 
 // Dead sends d to the dead letters.
 func (d *Delivery) Dead() error { return d.settle("NACK ", " dead") }

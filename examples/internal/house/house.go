@@ -1,4 +1,6 @@
-package main
+// Package house gives an example a broker of its own: the real program, built
+// from this repository, on free ports.
+package house
 
 import (
 	"bufio"
@@ -12,29 +14,33 @@ import (
 	"syscall"
 )
 
-// A broker is a godwit process of our own.
-type broker struct {
-	addresses
+// Addresses are where a broker listens.
+type Addresses struct{ MQTT, STOMP, Line string }
+
+// A Broker is a godwit process of our own.
+type Broker struct {
+	Addresses
+
 	process *exec.Cmd
 	dir     string
 }
 
-// startBroker builds the broker of this repository and starts it on free
+// Start builds the broker of this repository and starts it on free
 // ports, with a data directory that goes when it is stopped.
-func startBroker(ctx context.Context) (*broker, error) {
-	dir, err := os.MkdirTemp("", "device-to-queue-*")
+func Start(ctx context.Context) (*Broker, error) {
+	dir, err := os.MkdirTemp("", "godwit-example-*")
 	if err != nil {
 		return nil, err
 	}
-	b := &broker{dir: dir}
+	b := &Broker{dir: dir}
 	if err := b.start(ctx); err != nil {
-		b.stop()
+		b.Stop()
 		return nil, err
 	}
 	return b, nil
 }
 
-func (b *broker) start(ctx context.Context) error {
+func (b *Broker) start(ctx context.Context) error {
 	program := filepath.Join(b.dir, "godwit")
 	build := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/godwitmq/godwit/cmd/godwit")
 	if said, err := build.CombinedOutput(); err != nil {
@@ -55,7 +61,7 @@ func (b *broker) start(ctx context.Context) error {
 }
 
 // listen reads from the broker's greeting where it listens.
-func (b *broker) listen(greeting *bufio.Scanner) error {
+func (b *Broker) listen(greeting *bufio.Scanner) error {
 	for greeting.Scan() {
 		words := strings.Fields(greeting.Text())
 		if len(words) < 2 {
@@ -63,21 +69,21 @@ func (b *broker) listen(greeting *bufio.Scanner) error {
 		}
 		switch words[0] {
 		case "mqtt":
-			b.mqtt = words[1]
+			b.MQTT = words[1]
 		case "stomp":
-			b.stomp = words[1]
+			b.STOMP = words[1]
 		case "line":
-			b.line = words[1]
+			b.Line = words[1]
 		}
-		if b.mqtt != "" && b.stomp != "" && b.line != "" {
+		if b.MQTT != "" && b.STOMP != "" && b.Line != "" {
 			return nil
 		}
 	}
 	return errors.New("the broker ended before it listened")
 }
 
-// stop asks the broker to end, waits for it and removes its data.
-func (b *broker) stop() {
+// Stop asks the broker to end, waits for it and removes its data.
+func (b *Broker) Stop() {
 	if b.process != nil && b.process.Process != nil {
 		_ = b.process.Process.Signal(syscall.SIGTERM)
 		_ = b.process.Wait()
