@@ -445,7 +445,9 @@ func (g *gatherer) chunk(b *block) error {
 		records, err := openRun(buf, at, p)
 		for err == nil && records.next() {
 			if owner := g.owners[i]; owner != nobody {
-				err = g.record(owner, b, i, &records)
+				if err := g.record(owner, b, i, &records); err != nil {
+					return err // of the database, as that it is full: the block is sound
+				}
 			}
 			i++
 		}
