@@ -52,7 +52,8 @@ var codecWords = [...]string{
 var codecIndex = func() (t struct {
 	first [32][256]uint8
 	next  [len(codecWords)]uint8
-}) {
+},
+) {
 	for i := len(codecWords) - 1; i >= 0; i-- {
 		if w := codecWords[i]; w != "" {
 			at := &t.first[len(w)][w[0]]

@@ -59,7 +59,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(where)
+	defer func() { _ = os.RemoveAll(where) }()
 	for _, p := range []string{"fill", "start", "drain"} {
 		if err := child(p, where); err != nil {
 			return fmt.Errorf("%s: %w", p, err)

@@ -39,25 +39,49 @@ func (s *store) Open(ctx context.Context, id core.PartitionID) (core.Partition, 
 		return nil, err
 	}
 	h := &handle{s: s, part: p}
-	s.turn.Lock() // whoever has the turn may be writing for the owner before us
-	s.mu.Lock()
-	if s.closed {
-		err = core.ErrClosed
-	} else {
-		if p.owner != nil {
-			p.owner.dead = core.ErrFenced
-		}
-		p.owner = h
-	}
-	s.mu.Unlock()
-	s.turn.Unlock()
+	before, err := s.takeOver(h)
 	if err != nil {
 		return nil, err
 	}
+	s.awaitEnd(before)
 	if h.cursors, err = s.cursorStates(p); err != nil {
 		return nil, err
 	}
 	return h, nil
+}
+
+// takeOver makes h the owner of its partition, and gives the one before it.
+func (s *store) takeOver(h *handle) (before *handle, err error) {
+	s.turn.Lock() // whoever has the turn may be writing for the owner before us
+	defer s.turn.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, core.ErrClosed
+	}
+	before = h.part.owner
+	if before != nil {
+		before.dead = core.ErrFenced
+	}
+	h.part.owner = h
+	return before, nil
+}
+
+// awaitEnd waits until all batches of an owner that is fenced are told: what
+// was written for it may not have reached the memory yet that the next one
+// looks at.
+func (s *store) awaitEnd(before *handle) {
+	if before == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hurry++
+	s.wake()
+	for before.inFlight > 0 {
+		s.settled.Wait()
+	}
+	s.hurry--
 }
 
 // part finds a partition, or makes it: its first batch will make it durable.
