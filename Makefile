@@ -13,6 +13,7 @@ ROUNDS    ?= 10
 FUZZTIME  ?= 30s
 STAGE     ?= 0
 DIR       ?= /tmp/godwit-torture
+CUTS      ?= 1000
 BENCH     ?= .
 BENCHTIME ?= 5s
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -33,6 +34,7 @@ night: ## what takes hours: long simulation, mutants, fuzzing, many crash rounds
 	$(MAKE) mutants
 	$(MAKE) fuzz FUZZTIME=10m
 	$(MAKE) crash ROUNDS=200
+	$(MAKE) power-cut CUTS=10000
 	$(MAKE) interop
 
 fmt: ## format
@@ -77,6 +79,16 @@ crash: ## the broker killed with kill -9, ROUNDS times (10): confirmed and missi
 torture: ## the store killed ROUNDS times on the disk of DIR
 	$(GO) run ./cmd/godwit torture --data $(DIR) --rounds $(ROUNDS)
 
+power-cut: ## CUTS simulated power cuts (1000) of the whole store, and 100,000 of the journal alone
+	$(GO) test -count=1 -timeout 30m -run 'TestPowerCut' ./persistence/badger -cuts $(CUTS)
+	$(GO) test -count=1 -timeout 30m -run 'PowerCut' ./persistence/journal -cuts 100000
+
+store-bench: ## the store in process, and with a backlog of a million, edge and server
+	$(GO) test -run '^$$' -bench 'InFlight|Shared|Commit' -benchtime 2s ./persistence/badger
+	$(GO) run ./internal/storebench -profile edge
+	$(GO) run ./internal/storebench -profile server
+	$(GO) run ./internal/storebench -profile server -sessions 10000
+
 disk-full: ## the broker on small disks that somebody fills (root, loop mounts)
 	$(GO) test -count=1 -timeout 5m -run TestDiskFull ./internal/diskfull -mount
 	$(GO) test -count=1 -timeout 5m -run TestDiskFull ./internal/diskfull -mount -disk 200
@@ -116,4 +128,4 @@ run: ## serve with examples/config/dev.yaml
 clean: ## removes bin; never a data directory
 	rm -rf bin
 
-.PHONY: help check ci night torture disk-full fmt fmt-check vet lint test race cover transcripts sim fuzz crash mutants interop examples bench bench-diff rows vuln build run clean
+.PHONY: help check ci night torture disk-full power-cut store-bench fmt fmt-check vet lint test race cover transcripts sim fuzz crash mutants interop examples bench bench-diff rows vuln build run clean
