@@ -213,10 +213,10 @@ func (k *checkpointer) covers() (needed uint32, done uint64) {
 // checkpoint makes one.
 func (k *checkpointer) checkpoint() error {
 	s := k.s
-	if err := s.mayWrite(); err != nil {
+	needed, done := k.covers()
+	if err := s.mayWrite(s.moving(needed)); err != nil {
 		return err
 	}
-	needed, done := k.covers()
 	begun, number := time.Now(), k.last+1
 	parts := s.allParts()
 	moves := make([]move, len(parts))

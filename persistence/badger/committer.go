@@ -233,6 +233,7 @@ func (c *committer) write(buf []byte) (journal.Frame, error) {
 		s.counts.syncTimes.add(time.Since(begun))
 		return f, nil
 	case errors.Is(err, journal.ErrFull):
+		s.counts.full.Add(1)
 		return f, fmt.Errorf("%w: %w", err, core.ErrReadOnly)
 	}
 	return f, s.fail(err)

@@ -232,7 +232,7 @@ func (s *store) replay(instance [16]byte) error {
 	var d decoder
 	disk := s.profile.disk
 	if disk == nil {
-		disk = journal.OSDisk(filepath.Join(s.dir, "journal"))
+		disk = journalDisk{journal.OSDisk(filepath.Join(s.dir, "journal")), s}
 	}
 	j, err := journal.Open(journal.Options{
 		Disk:     disk,

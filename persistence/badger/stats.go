@@ -11,6 +11,7 @@ import (
 type counters struct {
 	commits, ops, appends, user, fetches, frames atomic.Int64
 	spilled, checkpoints, rewrites               atomic.Int64
+	full                                         atomic.Int64 // frames there was no space for
 	commitTimes, syncTimes                       times
 
 	began        time.Time

@@ -82,13 +82,17 @@ func (db *DB) dropLocked(prefixes ...[]byte) error {
 // Size is how many octets of the disk the database holds: what is allocated,
 // its spare log included, and not what its files seem to be long.
 func (db *DB) Size() int64 {
-	entries, err := os.ReadDir(db.dir)
+	return SizeOf(db.dir)
+}
+
+// SizeOf is the same of a database that is not open.
+func SizeOf(dir string) (n int64) {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return 0
 	}
-	var n int64
 	for _, e := range entries {
-		n += allocated(filepath.Join(db.dir, e.Name()))
+		n += allocated(filepath.Join(dir, e.Name()))
 	}
 	return n
 }
