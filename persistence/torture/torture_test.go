@@ -91,17 +91,35 @@ type liar struct{ core.Store }
 
 func (l liar) Open(ctx context.Context, id core.PartitionID) (core.Partition, error) {
 	p, err := l.Store.Open(ctx, id)
-	return lying{p}, err
+	lie := lying{p, make(chan late, 1<<20)}
+	go lie.run()
+	return lie, err
 }
 
-type lying struct{ core.Partition }
+// lying says yes at once and commits 50 ms later, in order: by one goroutine,
+// as a partition wants it.
+type lying struct {
+	core.Partition
+	batches chan late
+}
+
+type late struct {
+	batch core.Batch
+	due   time.Time
+}
+
+func (l lying) run() {
+	for b := range l.batches {
+		time.Sleep(time.Until(b.due))
+		_ = l.Partition.Commit(&b.batch)
+	}
+}
 
 func (l lying) Commit(b *core.Batch) error {
 	said := b.Done
 	b.Done = sayNothing{}
 	said.Committed(b, nil)
-	late := *b
-	time.AfterFunc(50*time.Millisecond, func() { _ = l.Partition.Commit(&late) })
+	l.batches <- late{*b, time.Now().Add(50 * time.Millisecond)}
 	return nil
 }
 
