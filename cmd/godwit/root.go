@@ -19,7 +19,7 @@ func newRootCommand() *cobra.Command {
 		return &exitError{2, fmt.Errorf("%w (godwit help %s)", err, c.Name())}
 	})
 	root.AddCommand(newServeCommand(), newPubCommand(), newSubCommand(), newGetCommand(), newConfigCommand(), newTopologyCommand(), newVersionCommand())
-	root.AddCommand(newTortureCommand(), newStoreCommand())
+	root.AddCommand(newTortureCommand(), newStoreCommand(), newRestoreCommand())
 	return root
 }
 

@@ -13,8 +13,8 @@ import (
 )
 
 func newStoreCommand() *cobra.Command {
-	c := &cobra.Command{Use: "store", Short: "Look into a data directory, and repair one", Args: cobra.NoArgs}
-	c.AddCommand(newStoreCheckCommand(), newStoreRepairCommand(), newStoreStatsCommand())
+	c := &cobra.Command{Use: "store", Short: "Look into a data directory, repair one, and back one up", Args: cobra.NoArgs}
+	c.AddCommand(newStoreCheckCommand(), newStoreRepairCommand(), newStoreStatsCommand(), newStoreBackupCommand())
 	return c
 }
 

@@ -19,7 +19,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -248,11 +247,6 @@ func (s *store) behind(b *core.Batch) error {
 		return fmt.Errorf("%d segments of the journal wait for the checkpointer: %w", n, core.ErrOverload)
 	}
 	return nil
-}
-
-// Backup does not exist yet.
-func (s *store) Backup(context.Context, io.Writer) error {
-	return core.NotYet("a backup of a running store (stop Godwit and copy its data directory)")
 }
 
 // poisoned is the reason why nothing is confirmed any more, or nil.

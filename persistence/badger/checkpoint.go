@@ -174,7 +174,7 @@ func (k *checkpointer) grown() bool {
 	return small > k.s.profile.overlay || k.worthReclaim(k.s.dead())
 }
 
-// now makes a checkpoint and waits for it: for tests, and for a backup.
+// now makes a checkpoint and waits for it: for tests.
 func (k *checkpointer) now() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -65,6 +65,9 @@ func markKey(slot byte) []byte {
 	return append(append(make([]byte, 0, len(markPrefix)+1), markPrefix...), '0'+slot)
 }
 
+// Reserved says whether a key is this package's own: View shows these too.
+func Reserved(key []byte) bool { return reserved(key) }
+
 // reserved says whether a key is ours.
 func reserved(key []byte) bool {
 	return hasAny(key, [][]byte{markerPrefix, markPrefix, reclaimKey})
