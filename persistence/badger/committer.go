@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/godwitmq/godwit/core"
@@ -86,7 +87,9 @@ func (c *committer) run() {
 	for {
 		batches, more := c.take()
 		for rest := batches; len(rest) > 0; {
-			rest = rest[c.commit(rest):]
+			g := c.commit(rest)
+			rest = rest[len(g.batches):]
+			c.s.applier.take(g, len(rest) == 0)
 		}
 		clear(batches)
 		c.spare = batches[:0]
@@ -136,9 +139,8 @@ func (s *store) dueIn() time.Duration {
 	return max(0, linger-time.Since(s.staged[0].at))
 }
 
-// commit writes the first batches of all in one frame, and says how many they
-// were.
-func (c *committer) commit(all []*staged) int {
+// commit writes the first batches of all in one frame.
+func (c *committer) commit(all []*staged) *group {
 	s := c.s
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -155,15 +157,13 @@ func (c *committer) commit(all []*staged) int {
 		c.defines(st)
 		buf = g.add(buf, head, st)
 	}
-	n := len(g.batches)
 	if len(buf) > head+1 {
 		g.frame, g.err = c.write(buf)
 	}
 	if errors.Is(g.err, core.ErrReadOnly) {
 		c.withoutMessages(g)
 	}
-	s.applier.frames <- g
-	return n
+	return g
 }
 
 // add puts a batch into the frame, whose payload begins at head, if it has no
@@ -244,6 +244,7 @@ func (c *committer) write(buf []byte) (journal.Frame, error) {
 type applier struct {
 	s      *store
 	frames chan *group
+	queued atomic.Int64 // groups in frames or under way
 	locked []*part
 	src    source
 }
@@ -251,19 +252,44 @@ type applier struct {
 func (a *applier) run() {
 	defer close(a.s.ended)
 	for g := range a.frames {
-		if g.err == nil {
-			a.apply(g)
-		}
-		for _, st := range g.batches {
-			if st.err == nil {
-				st.err = g.err
-			}
-			a.s.done(st)
-		}
-		clear(g.batches)
-		*g = group{batches: g.batches[:0], ats: g.ats[:0]}
-		groupPool.Put(g)
+		a.tell(g)
+		a.queued.Add(-1)
 	}
+}
+
+// take takes a group over from the committer: to the applier's goroutine, or, if
+// that has nothing to do and the committer has nothing to write, at once. To
+// wake a goroutine costs as much as to apply a hundred messages.
+func (a *applier) take(g *group, last bool) {
+	if last && a.queued.Load() == 0 && a.s.idle() {
+		a.tell(g)
+		return
+	}
+	a.queued.Add(1)
+	a.frames <- g
+}
+
+// idle says whether nothing is staged.
+func (s *store) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.staged) == 0
+}
+
+// tell applies a group and answers its batches.
+func (a *applier) tell(g *group) {
+	if g.err == nil {
+		a.apply(g)
+	}
+	for _, st := range g.batches {
+		if st.err == nil {
+			st.err = g.err
+		}
+		a.s.done(st)
+	}
+	clear(g.batches)
+	*g = group{batches: g.batches[:0], ats: g.ats[:0]}
+	groupPool.Put(g)
 }
 
 // apply applies a frame. Readers see all of it or nothing.
